@@ -180,10 +180,12 @@ class RunOptions(Record):
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
         """The options that to_json() gave. Raises TypeError for a field that this version does not know."""
-        from pyrun.netns.ports import PortSpec
-
         fields = {name: _frozen(item) for name, item in value.items()}
-        nested = {"mounts": MountOption, "devices": DeviceOption, "ulimits": Ulimit, "publish": PortSpec}
+        nested: dict[str, type[Record]] = {"mounts": MountOption, "devices": DeviceOption, "ulimits": Ulimit}
+        if "publish" in value:
+            from pyrun.netns.ports import PortSpec  # here, because a container without ports need not load it
+
+            nested["publish"] = PortSpec
         for name, kind in nested.items():
             if name in value:
                 fields[name] = tuple(record_from_json(kind, item) for item in value[name])

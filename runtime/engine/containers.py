@@ -1,0 +1,361 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Containers on disk: what each one is (container.json, written once), how it is (state.json), and what it is called.
+
+    <data>/containers/<id>/container.json   Container
+    <data>/containers/<id>/state.json       State, replaced atomically under <run>/<id>/lock
+    <data>/names/<name> -> <id>             a symbolic link, so that two containers can never share a name
+
+A damaged file spoils only its own container: listing goes on, and `remove` needs neither file.
+"""
+
+from __future__ import annotations
+
+import os
+
+from pyrun.runtime import files
+from pyrun.runtime.engine import names
+from pyrun.runtime.engine.options import RunOptions, record_from_json, to_json
+from pyrun.runtime.errors import Conflict, NotFound, PyrunError
+from pyrun.runtime.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Self, TypeVar
+
+    from pyrun.runtime.paths import Paths
+
+    T = TypeVar("T")
+
+NEVER = "0001-01-01T00:00:00Z"  # docker's "has not happened"
+SHORT_ID = 12
+CREATED, RUNNING, PAUSED, RESTARTING = "created", "running", "paused", "restarting"
+REMOVING, EXITED, DEAD = "removing", "exited", "dead"
+STATUSES = (CREATED, RUNNING, PAUSED, RESTARTING, REMOVING, EXITED, DEAD)
+
+
+class MountPoint(Record):
+    """A mount as the container has it: options resolved, volumes found. What inspect shows as Mounts."""
+
+    type: str  # bind | volume | tmpfs
+    source: str  # absolute host path; "" for tmpfs
+    target: str
+    name: str = ""  # of the volume
+    driver: str = ""
+    mode: str = ""  # the option string as the user wrote it, such as "z"
+    readonly: bool = False
+    propagation: str = ""
+    anonymous: bool = False  # a volume without a name of the user's: `rm -v` and --rm remove it
+
+
+class Port(Record):
+    """A port that the image or the user exposes, and where it is published: host_port 0 is not published."""
+
+    container_port: int
+    protocol: str = "tcp"
+    host_ip: str = ""  # "0.0.0.0", "::", or the one address asked for
+    host_port: int = 0
+
+
+class Container(Record):
+    """What a container is; never changes after `create`, but for its name (rename)."""
+
+    id: str  # 64 hex digits
+    name: str
+    created: str  # RFC 3339, UTC, nanoseconds
+    image_id: str  # sha256:…
+    image_ref: str  # as the user wrote it
+    path: str  # the program
+    args: tuple[str, ...]  # its arguments, without the program
+    options: RunOptions
+    mounts: tuple[MountPoint, ...] = ()
+    # the image's config with the options on top
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()  # NAME=value
+    workdir: str = ""
+    user: str = ""
+    hostname: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+    exposed_ports: tuple[str, ...] = ()  # "80/tcp"
+    volumes: tuple[str, ...] = ()  # targets of the image's VOLUMEs
+    stop_signal: str = "SIGTERM"
+    stop_timeout: int = 10  # seconds; -1 waits for ever
+    platform: str = "linux"
+    cgroup_path: str = ""  # below the cgroup2 mount, such as /pyrun/<id>
+    log_path: str = ""
+
+    @property
+    def short_id(self) -> str:
+        return self.id[:SHORT_ID]
+
+    def to_json(self) -> dict[str, Any]:
+        """All that differs from the defaults, as JSON values."""
+        return {**to_json(self), "options": self.options.to_json()}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """The container whose to_json() is `value`. Raises TypeError, KeyError for what is not one."""
+        plain = record_from_json(cls, value)
+        mounts = tuple(record_from_json(MountPoint, mount) for mount in plain.mounts)  # type: ignore[arg-type]  # JSON
+        return plain.replace(options=RunOptions.from_json(value["options"]), mounts=mounts)
+
+
+class State(Record):
+    """How a container is. `exit_code` None is unknown: it ended while nobody could see it."""
+
+    status: str = CREATED
+    pid: int = 0  # of the container's init in the host's pid namespace; 0 when not running
+    pid_start_time: int = 0  # clock ticks since boot (proc(5), stat field 22): a reused pid has another
+    boot_id: str = ""  # of the boot that pid belongs to
+    exit_code: int | None = 0
+    started_at: str = NEVER
+    finished_at: str = NEVER
+    oom_killed: bool = False
+    error: str = ""
+    restart_count: int = 0
+    stopped_by_user: bool = False  # stop or kill: the restart policy leaves it alone
+    endpoint: dict[str, Any] | None = None  # of the network: ip, prefix, gateway, mac, …; None without one
+    ports: tuple[Port, ...] = ()
+
+    @property
+    def running(self) -> bool:
+        """Whether a process of it exists as far as this file knows (docker's State.Running)."""
+        return self.status in (RUNNING, PAUSED, RESTARTING)
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field, default or not: this file is read by people."""
+        return {**self.asdict(), "ports": [to_json(port) for port in self.ports]}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """The state whose to_json() is `value`. Raises TypeError, ValueError for what is not one."""
+        state = cls(**{**value, "ports": tuple(record_from_json(Port, port) for port in value.get("ports", ()))})
+        if state.status not in STATUSES:
+            raise ValueError(f"unknown status {state.status!r}")
+        return state
+
+
+def new_id() -> str:
+    """64 random hex digits whose first 12 are not a number: those are the host name in the container."""
+    while True:
+        value = os.urandom(32).hex()
+        if not value[:SHORT_ID].isdecimal():
+            return value
+
+
+def boot_id() -> str:
+    """Tells this boot of the machine from all others (random(4))."""
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
+
+
+def pid_start_time(pid: int) -> int:
+    """When process `pid` started, in clock ticks since boot; 0 when there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            text = file.read()
+    except OSError:
+        return 0
+    return int(text[text.rindex(b")") + 2 :].split()[19])  # after "(comm)", which may itself hold spaces and brackets
+
+
+def process_exists(state: State) -> bool:
+    """Whether the very process that `state` names still exists: not a later one of its pid, not before a reboot."""
+    return state.pid > 0 and state.boot_id == boot_id() and pid_start_time(state.pid) == state.pid_start_time
+
+
+class ContainerStore:
+    """All containers of one data root. Methods raise NotFound, Conflict, or PyrunError for a damaged file."""
+
+    def __init__(self, paths: Paths) -> None:
+        self.paths = paths
+        self._names = f"{paths.data}/names"
+        self._containers = f"{paths.data}/containers"
+
+    # ── make and remove ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def create(self, container: Container, state: State | None = None) -> Container:
+        """Takes the name and writes both files. An empty name becomes a random free one: use the container returned.
+
+        Raises UsageError for a bad name, Conflict for one that is taken; nothing is left behind then.
+        """
+        if container.name:
+            names.check(container.name)
+        directory = self.paths.container(container.id)
+        files.private_dir(self._names)
+        files.private_dir(self._containers)
+        with files.Lock(f"{self._names}/.lock"):
+            name = container.name or names.random_name(lambda name: not self._holder(name))
+            self._refuse_taken(name)
+            container = container.replace(name=name)
+            os.mkdir(directory, 0o700)
+            try:
+                files.write_json(f"{directory}/state.json", (state or State()).to_json())
+                files.write_json(f"{directory}/container.json", container.to_json())
+                self._link(name, container.id)
+            except BaseException:
+                self._unlink_files(container.id)
+                raise
+        return container
+
+    def remove(self, container_id: str) -> None:
+        """Forgets the container and frees its name. Its directory goes only if nothing else is left in it.
+
+        The caller has removed everything of its own (upper, work, log, …) before; damaged files do not matter here.
+        """
+        with files.Lock(f"{self._names}/.lock"):
+            for name in self._links_to(container_id):
+                os.unlink(f"{self._names}/{name}")
+            self._unlink_files(container_id)
+
+    def rename(self, container_id: str, name: str) -> Container:
+        """Gives the container another name. Raises UsageError, NotFound, Conflict."""
+        names.check(name)
+        with files.Lock(f"{self._names}/.lock"):
+            container = self.load(container_id)
+            if container.name == name:
+                raise Conflict(f"rename {name}", "that is its name already")
+            self._refuse_taken(name)
+            renamed = container.replace(name=name)
+            self._link(name, container_id)
+            try:
+                files.write_json(self._file(container_id, "container.json"), renamed.to_json())
+            except BaseException:
+                os.unlink(f"{self._names}/{name}")
+                raise
+            for other in self._links_to(container_id):
+                if other != name:
+                    os.unlink(f"{self._names}/{other}")
+        return renamed
+
+    # ── find ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def ids(self) -> list[str]:
+        """The ids of all containers, damaged ones too, in no particular order."""
+        try:
+            return [entry for entry in os.listdir(self._containers) if names.is_id(entry)]
+        except FileNotFoundError:
+            return []
+
+    def lookup(self, reference: str) -> str:
+        """The id of the container called `reference`: a whole id, a name, or the beginning of one id only.
+
+        Raises NotFound, or Conflict when the beginning fits several containers.
+        """
+        if names.is_id(reference) and os.path.isdir(self.paths.container(reference)):
+            return reference
+        if holder := self._holder(reference):
+            return holder
+        fits = [one for one in self.ids() if one.startswith(reference)] if names.is_id_prefix(reference) else []
+        if len(fits) > 1:
+            raise Conflict(f"container '{reference}'", f"{len(fits)} ids begin so", hint="give more digits, or the name")
+        if not fits:
+            raise NotFound(f"no such container '{reference}'")
+        return fits[0]
+
+    def all(self) -> tuple[list[tuple[Container, State]], list[PyrunError]]:
+        """Every container with its state, newest first; and one error for each that cannot be read."""
+        found: list[tuple[Container, State]] = []
+        problems: list[PyrunError] = []
+        for container_id in self.ids():
+            try:
+                found.append((self.load(container_id), self.load_state(container_id)))
+            except NotFound:
+                continue  # removed while we were looking, or not yet there
+            except PyrunError as error:
+                problems.append(error)
+        found.sort(key=lambda pair: pair[0].created, reverse=True)
+        return found, problems
+
+    # ── read and write ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def load(self, container_id: str) -> Container:
+        """The container with exactly this id. Raises NotFound, PyrunError."""
+        return self._read(container_id, "container.json", Container.from_json)
+
+    def load_state(self, container_id: str) -> State:
+        """Its state as last written. Raises NotFound, PyrunError."""
+        return self._read(container_id, "state.json", State.from_json)
+
+    def lock(self, container_id: str, *, blocking: bool = True) -> files.Lock:
+        """The lock under which state changes: `with store.lock(id): …`. Creates <run>/<id>."""
+        files.private_dir(self.paths.running(container_id))
+        return files.Lock(f"{self.paths.running(container_id)}/lock", blocking=blocking)
+
+    def save_state(self, container_id: str, state: State, *, sync: bool = True) -> None:
+        """Replaces the state; the caller holds lock(). Raises OSError, with the old state still there."""
+        files.write_json(self._file(container_id, "state.json"), state.to_json(), sync=sync)
+
+    def update_state(self, container_id: str, **changes: Any) -> State:
+        """Changes some fields of the state under its lock, and gives the new state."""
+        with self.lock(container_id):
+            state = self.load_state(container_id).replace(**changes)
+            self.save_state(container_id, state)
+            return state
+
+    # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _file(self, container_id: str, name: str) -> str:
+        return f"{self.paths.container(container_id)}/{name}"
+
+    def _read(self, container_id: str, name: str, parse: Callable[[dict[str, Any]], T]) -> T:
+        short = container_id[:SHORT_ID]
+        try:
+            value = files.read_json(self._file(container_id, name))
+            if not isinstance(value, dict):
+                raise TypeError("not a JSON object")
+            return parse(value)
+        except FileNotFoundError:
+            if not os.path.isdir(self.paths.container(container_id)):
+                raise NotFound(f"no such container '{short}'") from None
+            why = f"{name} is missing"
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            why = f"{name} is damaged ({error})"
+        except OSError as error:
+            why = f"cannot read {name}: {error.strerror}"
+        raise PyrunError(f"container {short}", why, hint=f"`pyrun rm -f {short}` removes it") from None
+
+    def _holder(self, name: str) -> str:
+        """The id of the container that has this name, or ""; a link left by a crash counts as nothing."""
+        if not names.is_name(name):
+            return ""
+        try:
+            container_id = os.readlink(f"{self._names}/{name}")
+        except OSError:
+            return ""
+        return container_id if os.path.isdir(self.paths.container(container_id)) else ""
+
+    def _refuse_taken(self, name: str) -> None:
+        if holder := self._holder(name):
+            raise Conflict(
+                f"name '{name}'",
+                f"container {holder[:SHORT_ID]} has it already",
+                hint=f"choose another name, or remove that container: pyrun rm {name}",
+            )
+
+    def _link(self, name: str, container_id: str) -> None:
+        """names/<name> -> id; replaces a link of a dead container. The names lock is held."""
+        try:
+            os.symlink(container_id, f"{self._names}/{name}")
+        except FileExistsError:
+            os.unlink(f"{self._names}/{name}")
+            os.symlink(container_id, f"{self._names}/{name}")
+
+    def _links_to(self, container_id: str) -> list[str]:
+        try:
+            entries = [entry.name for entry in os.scandir(self._names) if entry.is_symlink()]
+        except FileNotFoundError:
+            return []
+        return [name for name in entries if os.readlink(f"{self._names}/{name}") == container_id]
+
+    def _unlink_files(self, container_id: str) -> None:
+        for name in ("container.json", "state.json"):
+            try:
+                os.unlink(self._file(container_id, name))
+            except FileNotFoundError:
+                pass
+        try:
+            os.rmdir(self.paths.container(container_id))
+        except OSError:
+            pass  # something of the caller's is still in it
