@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The system calls that Python has no function for. Each returns what the kernel does, or -1 with errno set. */
+#define _GNU_SOURCE
+#include "syscalls.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/bpf.h>
+#include <linux/openat2.h>
+#include <linux/sched.h>
+#include <sched.h>
+#include <signal.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "init/wire.h"
+
+int pyrun_openat2(int dirfd, const char *path, uint64_t flags, uint64_t mode, uint64_t resolve)
+{
+    struct open_how how = {.flags = flags | O_CLOEXEC, .mode = mode, .resolve = resolve};
+    return (int)syscall(SYS_openat2, dirfd, path, &how, sizeof how);
+}
+
+/* ---- spawn ------------------------------------------------------------------------------------------------------- */
+
+static void spawn_failed(int error, const char *what)
+{
+    struct report r = {.type = REPORT_ERROR, .step = STEP_NONE, .error = error};
+    size_t n = strlen(what);
+    memcpy(r.text, what, n);
+    r.text[n] = r.text[n + 1] = 0;
+    send(SYNC_FD, &r, REPORT_HEAD + n + 2, MSG_NOSIGNAL);
+    _exit(125);
+}
+
+/* In the child, between clone3 and execveat: no allocation, no lock, nothing of Python. */
+static void spawn_child(const struct pyrun_spawn *s)
+{
+    char name[] = "pyrun-init";
+    char *argv[] = {name, NULL}, *env[] = {NULL};
+    int base = SYNC_FD + s->count + 1, program = -1;
+    int moved[PYRUN_SPAWN_MAX_FDS];
+    /* First all of them out of the way, then each to its place: a source may be another one's target. */
+    for (int i = 0; i < s->count; i++)
+        if ((moved[i] = fcntl(s->fds[i], F_DUPFD_CLOEXEC, base)) < 0)
+            spawn_failed(errno, "dup");
+    if ((program = fcntl(s->program, F_DUPFD_CLOEXEC, base)) < 0)
+        spawn_failed(errno, "dup");
+    for (int i = 0; i < s->count; i++)
+        if (dup2(moved[i], SYNC_FD + i) < 0)
+            spawn_failed(errno, "dup2");
+    if (dup2(program, base - 1) < 0 || fcntl(base - 1, F_SETFD, FD_CLOEXEC) < 0)
+        spawn_failed(errno, "dup2");
+    if (close_range((unsigned)base, ~0u, 0) < 0)
+        spawn_failed(errno, "close_range");
+    execveat(base - 1, "", argv, env, AT_EMPTY_PATH);
+    spawn_failed(errno, "execveat pyrun-init");
+}
+
+int pyrun_spawn(struct pyrun_spawn *s)
+{
+    sigset_t all, before;
+    if (s->count > PYRUN_SPAWN_MAX_FDS) {
+        errno = EMFILE;
+        return -1;
+    }
+    int pidfd = -1;
+    struct clone_args args = {
+        .flags = s->flags | CLONE_PIDFD | (s->cgroup >= 0 ? CLONE_INTO_CGROUP : 0),
+        .pidfd = (uint64_t)(uintptr_t)&pidfd,
+        .exit_signal = s->flags & CLONE_PARENT ? 0 : SIGCHLD, /* clone(2): must be 0 with CLONE_PARENT */
+        .cgroup = s->cgroup >= 0 ? (uint64_t)s->cgroup : 0,
+    };
+    /* A signal in the child before execveat would run Python's C handler there and write to the parent's wakeup fd.
+     * pyrun-init unblocks. */
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, &before);
+    long pid = syscall(SYS_clone3, &args, sizeof args);
+    if (pid == 0)
+        spawn_child(s);
+    int saved = errno;
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    errno = saved;
+    s->pidfd = pidfd;
+    return (int)pid;
+}
+
+/* ---- pidfd ------------------------------------------------------------------------------------------------------- */
+
+/* PIDFD_GET_INFO, kernel 6.13, the exit code since 6.15. Not in Debian 12's headers; the layout is the kernel's ABI
+ * (include/uapi/linux/pidfd.h) and its first published size is enough. */
+struct pidfd_info_abi {
+    uint64_t mask, cgroupid;
+    uint32_t pid, tgid, ppid, ruid, rgid, euid, egid, suid, sgid, fsuid, fsgid;
+    int32_t exit_code;
+};
+#define PIDFD_GET_INFO_ABI _IOWR(0xFF, 11, struct pidfd_info_abi)
+#define PIDFD_INFO_EXIT_ABI (1ull << 3)
+
+int pyrun_pidfd_exit_status(int pidfd, int *status)
+{
+    struct pidfd_info_abi info = {.mask = PIDFD_INFO_EXIT_ABI};
+    if (ioctl(pidfd, PIDFD_GET_INFO_ABI, &info) < 0)
+        return -1;
+    if (!(info.mask & PIDFD_INFO_EXIT_ABI))
+        return 0;
+    *status = info.exit_code;
+    return 1;
+}
+
+int pyrun_pidfd_getfd(int pidfd, int fd)
+{
+    return (int)syscall(SYS_pidfd_getfd, pidfd, fd, 0);
+}
+
+int pyrun_wait_pidfd(int pidfd, int options, int *status)
+{
+    /* __WALL: a child cloned with CLONE_PARENT has exit_signal 0 and is invisible to a plain wait (waitid(2)). */
+    siginfo_t info = {0};
+    if (waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED | __WALL | options) < 0)
+        return -1;
+    if (info.si_pid == 0)
+        return 0;
+    *status = info.si_code == CLD_EXITED ? (info.si_status & 0xff) << 8 : (info.si_status & 0x7f);
+    return 1;
+}
+
+/* ---- namespaces, pipes ------------------------------------------------------------------------------------------- */
+
+int pyrun_setns(int fd, int flags) { return setns(fd, flags); }
+int pyrun_unshare(int flags) { return unshare(flags); }
+int pyrun_set_dumpable(int value) { return prctl(PR_SET_DUMPABLE, value); }
+
+ssize_t pyrun_tee(int from, int to, size_t n, unsigned flags) { return tee(from, to, n, flags); }
+ssize_t pyrun_splice(int from, int to, size_t n, unsigned flags) { return splice(from, NULL, to, NULL, n, flags); }
+
+/* ---- mount API --------------------------------------------------------------------------------------------------- */
+
+int pyrun_open_tree(int dirfd, const char *path, unsigned flags) { return open_tree(dirfd, path, flags); }
+
+int pyrun_move_mount(int from, int to)
+{
+    return move_mount(from, "", to, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+}
+
+/* ---- bpf --------------------------------------------------------------------------------------------------------- */
+
+static int bpf(int command, union bpf_attr *attr) { return (int)syscall(SYS_bpf, command, attr, sizeof *attr); }
+
+int pyrun_bpf_prog_load_cgroup_device(const void *instructions, uint32_t count, char *log, uint32_t log_size)
+{
+    union bpf_attr attr;
+    memset(&attr, 0, sizeof attr);
+    attr.prog_type = BPF_PROG_TYPE_CGROUP_DEVICE;
+    attr.insns = (uint64_t)(uintptr_t)instructions;
+    attr.insn_cnt = count;
+    attr.license = (uint64_t)(uintptr_t) "Apache-2.0";
+    if (log_size) {
+        attr.log_buf = (uint64_t)(uintptr_t)log;
+        attr.log_size = log_size;
+        attr.log_level = 1;
+    }
+    memcpy(attr.prog_name, "pyrun_devices", 14);
+    return bpf(BPF_PROG_LOAD, &attr);
+}
+
+int pyrun_bpf_prog_attach(int cgroup, int program, uint32_t flags, int replaced)
+{
+    union bpf_attr attr;
+    memset(&attr, 0, sizeof attr);
+    attr.target_fd = (uint32_t)cgroup;
+    attr.attach_bpf_fd = (uint32_t)program;
+    attr.attach_type = BPF_CGROUP_DEVICE;
+    attr.attach_flags = flags;
+    if (replaced >= 0)
+        attr.replace_bpf_fd = (uint32_t)replaced;
+    return bpf(BPF_PROG_ATTACH, &attr);
+}
+
+int pyrun_bpf_prog_detach(int cgroup, int program)
+{
+    union bpf_attr attr;
+    memset(&attr, 0, sizeof attr);
+    attr.target_fd = (uint32_t)cgroup;
+    attr.attach_bpf_fd = (uint32_t)program;
+    attr.attach_type = BPF_CGROUP_DEVICE;
+    return bpf(BPF_PROG_DETACH, &attr);
+}
+
+int pyrun_bpf_prog_query(int cgroup, uint32_t *ids, uint32_t size)
+{
+    union bpf_attr attr;
+    memset(&attr, 0, sizeof attr);
+    attr.query.target_fd = (uint32_t)cgroup;
+    attr.query.attach_type = BPF_CGROUP_DEVICE;
+    attr.query.prog_ids = (uint64_t)(uintptr_t)ids;
+    attr.query.prog_cnt = size;
+    return bpf(BPF_PROG_QUERY, &attr) < 0 ? -1 : (int)attr.query.prog_cnt;
+}
+
+int pyrun_bpf_prog_get_fd_by_id(uint32_t id)
+{
+    union bpf_attr attr;
+    memset(&attr, 0, sizeof attr);
+    attr.prog_id = id;
+    return bpf(BPF_PROG_GET_FD_BY_ID, &attr);
+}
+
+/* ---- the wire format, for Python --------------------------------------------------------------------------------- */
+
+#define WIRE_NAME(name, signature) #name,
+#define WIRE_SIGNATURE(name, signature) signature,
+static const char *const names[] = {WIRE_OPERATIONS(WIRE_NAME)};
+static const char *const signatures[] = {WIRE_OPERATIONS(WIRE_SIGNATURE)};
+
+int pyrun_wire_count(void) { return OP_COUNT; }
+const char *pyrun_wire_name(int operation) { return names[operation]; }
+const char *pyrun_wire_signature(int operation) { return signatures[operation]; }
