@@ -117,13 +117,13 @@ static void report_error(uint32_t operation)
     size_t used = 0;
     for (int i = 0; i < 2; i++) {
         const char *text = i == 0 ? failed_what : failed_path;
-        size_t n = strnlen(text, sizeof r.text / 2 - 257);
+        size_t n = strnlen(text, 1700);
         memcpy(r.text + used, text, n);
         used += n;
         r.text[used++] = 0;
     }
     if (operation == OP_EXEC && state.program[0])
-        used += program_head(r.text + used, 256);
+        used += program_head(r.text + used, 1024);
     send_report(&r, used, -1);
 }
 

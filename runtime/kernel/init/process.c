@@ -205,6 +205,19 @@ int step_NO_NEW_PRIVS(const struct arg *a)
     return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ? fail("prctl", "PR_SET_NO_NEW_PRIVS") : 0;
 }
 
+/* Without no_new_privs a filter needs CAP_SYS_ADMIN in effect, and a change of ids to a user who is not root took
+ * it from the effective set, though not from the permitted one. */
+static void raise_permitted(void)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[2];
+    if (syscall(SYS_capget, &header, data) == 0) {
+        data[0].effective = data[0].permitted;
+        data[1].effective = data[1].permitted;
+        syscall(SYS_capset, &header, data);
+    }
+}
+
 int step_SECCOMP(const struct arg *a)
 {
     struct sock_fprog program = {.len = (unsigned short)(a[1].u / sizeof(struct sock_filter)),
@@ -213,6 +226,8 @@ int step_SECCOMP(const struct arg *a)
         errno = EINVAL;
         return fail("seccomp", "");
     }
+    if (prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 0)
+        raise_permitted(); /* CAPABILITIES, the next step, sets all of them */
     long fd = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, (unsigned)a[0].u, &program);
     if (fd < 0)
         return fail("seccomp", "");

@@ -170,6 +170,25 @@ int step_PROPAGATION(const struct arg *a)
     return mount(NULL, a[0].s, NULL, (unsigned long)a[1].u, NULL) < 0 ? fail("change propagation", a[0].s) : 0;
 }
 
+int step_PARENT_PRIVATE(const struct arg *a)
+{
+    /* pivot_root(2) refuses a root whose parent mount is shared, and what is mounted there would show on the host.
+     * Only a mount point takes a propagation type, so go up until there is one. */
+    char path[4096];
+    if (a[0].u >= sizeof path) {
+        errno = ENAMETOOLONG;
+        return fail("make private", a[0].s);
+    }
+    memcpy(path, a[0].s, a[0].u + 1);
+    while (mount(NULL, path, NULL, MS_PRIVATE, NULL) < 0) {
+        char *slash = strrchr(path, '/');
+        if (errno != EINVAL || !slash || !path[1])
+            return fail("make private", path);
+        slash[slash == path] = 0; /* "/a" becomes "/" */
+    }
+    return 0;
+}
+
 int step_ROOT_BIND(const struct arg *a)
 {
     /* pivot_root wants a mount point, and a root that is one can be made read-only alone. */

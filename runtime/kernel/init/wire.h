@@ -49,6 +49,7 @@ struct plan_header {
     /* the root file system */                                                                                        \
     X(PROC_HANDLE, "")    /* a private procfs for all later writes below /proc */                                     \
     X(PROPAGATION, "su")  /* path, MS_* */                                                                            \
+    X(PARENT_PRIVATE, "s") /* path: the mount that holds it */                                                         \
     X(ROOT_BIND, "su")    /* directory, recursive: it becomes the root */                                             \
     X(ROOT_OVERLAY, "slsss") /* mount point, lower directories (top first), upper, work, options */                   \
     X(ROOT_HERE, "")      /* the present "/" is the root (after SETNS) */                                             \
