@@ -51,6 +51,8 @@ class Pyrun:
         ordinary machine; `env` is added to the environment. Raises subprocess.TimeoutExpired."""
         done = subprocess.run(
             [self.command, *args],
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
             capture_output=True,
             encoding="utf-8",
             errors="surrogateescape",
@@ -58,7 +60,6 @@ class Pyrun:
             env={**self.environ, **(env or {})},
             cwd=cwd,
             check=False,
-            **({"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}),  # type: ignore[call-overload]
         )
         return Result(args, done.returncode, done.stdout, done.stderr)
 

@@ -29,8 +29,6 @@ from pyrun.runtime.paths import Paths
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from _pytest.terminal import TerminalReporter
-
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 
@@ -48,7 +46,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip(reason)
 
 
-def _unexpected_skips(terminal: TerminalReporter) -> list[str]:
+def _unexpected_skips(terminal: pytest.TerminalReporter) -> list[str]:
     import machine
 
     lines = []
@@ -61,11 +59,13 @@ def _unexpected_skips(terminal: TerminalReporter) -> list[str]:
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     terminal = session.config.pluginmanager.get_plugin("terminalreporter")
-    if os.environ.get("CI") == "true" and exitstatus == pytest.ExitCode.OK and _unexpected_skips(terminal):
+    if terminal is None or exitstatus != pytest.ExitCode.OK or os.environ.get("CI") != "true":
+        return  # None: a worker of pytest-xdist; its controller judges
+    if _unexpected_skips(terminal):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     lines = _unexpected_skips(terminalreporter)
     if lines:
         weight = "and this is CI: the run fails" if os.environ.get("CI") == "true" else "CI would fail"
