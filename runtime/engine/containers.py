@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Self, TypeVar
 
+    from pyrun.netns.ports import PortMapping
     from pyrun.runtime.paths import Paths
 
     T = TypeVar("T")
@@ -46,15 +47,6 @@ class MountPoint(Record):
     readonly: bool = False
     propagation: str = ""
     anonymous: bool = False  # a volume without a name of the user's: `rm -v` and --rm remove it
-
-
-class Port(Record):
-    """A port that the image or the user exposes, and where it is published: host_port 0 is not published."""
-
-    container_port: int
-    protocol: str = "tcp"
-    host_ip: str = ""  # "0.0.0.0", "::", or the one address asked for
-    host_port: int = 0
 
 
 class Container(Record):
@@ -116,7 +108,7 @@ class State(Record):
     restart_count: int = 0
     stopped_by_user: bool = False  # stop or kill: the restart policy leaves it alone
     endpoint: dict[str, Any] | None = None  # of the network: ip, prefix, gateway, mac, …; None without one
-    ports: tuple[Port, ...] = ()
+    ports: tuple[PortMapping, ...] = ()  # published
 
     @property
     def running(self) -> bool:
@@ -130,7 +122,12 @@ class State(Record):
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
         """The state whose to_json() is `value`. Raises TypeError, ValueError for what is not one."""
-        state = cls(**{**value, "ports": tuple(record_from_json(Port, port) for port in value.get("ports", ()))})
+        ports: tuple[PortMapping, ...] = ()
+        if value.get("ports"):
+            from pyrun.netns.ports import PortMapping  # here: it loads socket, which most containers do not need
+
+            ports = tuple(record_from_json(PortMapping, port) for port in value["ports"])
+        state = cls(**{**value, "ports": ports})
         if state.status not in STATUSES:
             raise ValueError(f"unknown status {state.status!r}")
         return state
@@ -249,7 +246,7 @@ class ContainerStore:
             return holder
         fits = [one for one in self.ids() if one.startswith(reference)] if names.is_id_prefix(reference) else []
         if len(fits) > 1:
-            raise Conflict(f"container '{reference}'", f"{len(fits)} ids begin so", hint="give more digits, or the name")
+            raise Conflict(f"container '{reference}'", f"{len(fits)} ids begin so", hint="give more of it")
         if not fits:
             raise NotFound(f"no such container '{reference}'")
         return fits[0]

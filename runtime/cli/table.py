@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which module holds which command, and whether the warm monitor runs it. Read on every start: no imports here.
+
+A warm command needs the network, the images or a container's parent: a fork of the monitor, which has everything
+imported, runs it faster than a fresh interpreter could load the modules. A cold one runs in the caller's process.
+"""
+
+from __future__ import annotations
+
+WARM, COLD = True, False
+
+# command -> (module in runtime/cli, name of its Command in there, where it runs)
+COMMANDS = {
+    "run": ("run", "RUN", WARM),
+    "create": ("run", "CREATE", WARM),
+    "start": ("start", "START", WARM),
+    "stop": ("stop", "STOP", WARM),
+    "restart": ("stop", "RESTART", WARM),
+    "kill": ("stop", "KILL", WARM),
+    "rm": ("rm", "RM", WARM),
+    "exec": ("exec", "EXEC", WARM),
+    "attach": ("attach", "ATTACH", WARM),
+    "pause": ("pause", "PAUSE", WARM),
+    "unpause": ("pause", "UNPAUSE", WARM),
+    "wait": ("wait", "WAIT", COLD),
+    "ps": ("ps", "PS", COLD),
+    "logs": ("logs", "LOGS", COLD),
+    "inspect": ("inspect", "INSPECT", COLD),
+    "container inspect": ("inspect", "CONTAINER_INSPECT", COLD),
+    "top": ("top", "TOP", COLD),
+    "stats": ("stats", "STATS", COLD),
+    "port": ("port", "PORT", COLD),
+    "rename": ("rename", "RENAME", COLD),
+    "cp": ("cp", "CP", COLD),
+    "images": ("images", "IMAGES", COLD),
+    "image inspect": ("inspect", "IMAGE_INSPECT", COLD),
+    "image prune": ("image_prune", "PRUNE", COLD),
+    "rmi": ("rmi", "RMI", COLD),
+    "tag": ("tag", "TAG", COLD),
+    "load": ("load", "LOAD", COLD),
+    "save": ("save", "SAVE", COLD),
+    "import": ("import_", "IMPORT", COLD),
+    "history": ("history", "HISTORY", COLD),
+    "volume ls": ("volume", "LS", COLD),
+    "volume create": ("volume", "CREATE", COLD),
+    "volume rm": ("volume", "RM", COLD),
+    "volume inspect": ("volume", "INSPECT", COLD),
+    "volume prune": ("volume", "PRUNE", COLD),
+    "network ls": ("network", "LS", COLD),
+    "network inspect": ("network", "INSPECT", COLD),
+    "version": ("version", "VERSION", COLD),
+    "info": ("info", "INFO", COLD),
+    "help": ("help", "HELP", COLD),
+}
+
+# docker's management commands, and the ones above that they stand for
+GROUPS = {
+    "container": {
+        **{
+            name: name
+            for name in ("run", "create", "start", "stop", "restart", "kill", "rm", "exec", "attach", "pause")
+        },
+        **{name: name for name in ("unpause", "wait", "logs", "top", "stats", "port", "rename", "cp")},
+        "ls": "ps",
+        "list": "ps",
+        "ps": "ps",
+        "remove": "rm",
+        "inspect": "container inspect",
+    },
+    "image": {
+        "ls": "images",
+        "list": "images",
+        "rm": "rmi",
+        "remove": "rmi",
+        "tag": "tag",
+        "load": "load",
+        "save": "save",
+        "import": "import",
+        "history": "history",
+        "inspect": "image inspect",
+        "prune": "image prune",
+    },
+    "volume": {
+        **{name: f"volume {name}" for name in ("ls", "create", "rm", "inspect", "prune")},
+        "list": "volume ls",
+        "remove": "volume rm",
+    },
+    "network": {"ls": "network ls", "list": "network ls", "inspect": "network inspect"},
+    "system": {"info": "info"},
+}
