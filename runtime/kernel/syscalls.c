@@ -29,6 +29,8 @@ int pyrun_openat2(int dirfd, const char *path, uint64_t flags, uint64_t mode, ui
     return (int)syscall(SYS_openat2, dirfd, path, &how, sizeof how);
 }
 
+int pyrun_syncfs(int fd) { return syncfs(fd); }
+
 /* ---- spawn ------------------------------------------------------------------------------------------------------- */
 
 static void spawn_failed(int error, const char *what)

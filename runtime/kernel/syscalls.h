@@ -18,6 +18,7 @@ struct pyrun_spawn {
 };
 
 int pyrun_openat2(int dirfd, const char *path, uint64_t flags, uint64_t mode, uint64_t resolve);
+int pyrun_syncfs(int fd);
 int pyrun_spawn(struct pyrun_spawn *s);
 int pyrun_pidfd_exit_status(int pidfd, int *status);
 int pyrun_pidfd_getfd(int pidfd, int fd);

@@ -67,6 +67,11 @@ def openat2(dirfd: int, path: str | bytes, flags: int, mode: int = 0, resolve: i
     return _checked(fd, f"openat2 {os.fsdecode(raw)} flags={flags:#x} resolve={resolve:#x}")
 
 
+def syncfs(fd: int) -> None:
+    """Writes out the file system that `fd` is on, and reports what it could not write (kernel 5.8). syncfs(2)."""
+    _checked(lib.pyrun_syncfs(fd), "syncfs")
+
+
 def setns(fd: int, flags: int = 0) -> None:
     """Moves the calling thread into the namespace of `fd`, or of a pidfd's process. setns(2)."""
     _checked(lib.pyrun_setns(fd, flags), f"setns flags={flags:#x}")
