@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What -p, --expose and EXPOSE say, parsed; and how published ports are shown.
 
-    parse_publish("127.0.0.1:8000-8001:80-81/tcp") -> (PortSpec, PortSpec)   what was asked for
-    hostports.reserve(specs)                       -> PortMapping, …         what the container got
-    format_ps(mappings)                            -> "127.0.0.1:8000->80/tcp, …"
+parse_publish("127.0.0.1:8000-8001:80-81/tcp") -> (PortSpec, PortSpec)   what was asked for
+hostports.reserve(specs)                       -> PortMapping, …         what the container got
+format_ps(mappings)                            -> "127.0.0.1:8000->80/tcp, …"
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def _port(text: str, what: str, noun: str) -> int:
 
 
 def host_port(address: str, port: int) -> str:
-    """"127.0.0.1:80", "[::1]:80"."""
+    """As in a URL: 127.0.0.1:80, [::1]:80"""
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 

@@ -21,7 +21,7 @@ _ERRNO_OF_TEXT = {os.strerror(number): number for number in sorted(errno.errorco
 
 
 class NftError(OSError):
-    """nft refused the commands: `errno` is the kernel's answer (EINVAL for a syntax error), `commands` what was asked."""
+    """nft refused `commands`: `errno` is the kernel's answer, EINVAL for a syntax error."""
 
     def __init__(self, message: str, commands: str) -> None:
         first = message.strip().split("\n", 1)[0].removeprefix("Error: ")

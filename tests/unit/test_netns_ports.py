@@ -144,7 +144,7 @@ def test_ports_column() -> None:
 
 def test_lines_of_port() -> None:
     """`port` lists container port -> host address; with a port named, only the addresses."""
-    mappings = both(8080, 80) + [PortMapping("udp", "127.0.0.1", 53, 53)]
+    mappings = [*both(8080, 80), PortMapping("udp", "127.0.0.1", 53, 53)]
     assert format_port(mappings) == ["53/udp -> 127.0.0.1:53", "80/tcp -> 0.0.0.0:8080", "80/tcp -> [::]:8080"]
     assert format_port(mappings, "80") == ["0.0.0.0:8080", "[::]:8080"]
     assert format_port(mappings, "80/udp") == []
