@@ -115,7 +115,7 @@ def choice(known: Iterable[str], what: str) -> Reader[str]:
         if text(value, where) not in words:
             from .nearest import did_you_mean
 
-            hint = did_you_mean(value, words) or f"one of {' '.join(words)}"
+            hint = did_you_mean(value, words) or (f"one of {' '.join(words)}" if words else "")
             raise wrong(where, f"unknown {what} {value!r}", hint=hint)
         return str(value)
 

@@ -122,19 +122,19 @@ class Seccomp(Record):
         return any(rule.action == "SCMP_ACT_NOTIFY" for rule in self.syscalls)
 
 
-_ACTION = choice(ACTIONS, "action")
+ACTION = choice(ACTIONS, "action")
 _ERRNO = integer(0, 4095)  # the kernel caps SECCOMP_RET_ERRNO at MAX_ERRNO
-_CONDITION = record(
+CONDITION = record(
     Condition,
     ("index", integer(0, 5)),  # a system call has six arguments
     ("value", uint64),
     ("op", choice(OPERATORS, "operator")),
     ("valueTwo", uint64),
 )
-_RULE = record(Rule, ("names", texts), ("action", _ACTION), ("errnoRet", uint32), ("args", array(_CONDITION)))
+_RULE = record(Rule, ("names", texts), ("action", ACTION), ("errnoRet", uint32), ("args", array(CONDITION)))
 _SECCOMP = record(
     Seccomp,
-    ("defaultAction", _ACTION),
+    ("defaultAction", ACTION),
     ("defaultErrnoRet", uint32),
     ("architectures", array(choice(ARCHITECTURES, "architecture"))),
     ("flags", array(choice(FLAGS, "flag"))),

@@ -281,7 +281,10 @@ LINUX = record(
     ("readonlyPaths", array(absolute)),
     ("mountLabel", text),
     ("resources", _resources),
-    ("personality", record(Personality, ("domain", choice(("LINUX", "LINUX32"), "domain")), ("flags", texts))),
+    (
+        "personality",
+        record(Personality, ("domain", choice(("LINUX", "LINUX32"), "domain")), ("flags", array(choice((), "flag")))),
+    ),
     (
         "intelRdt",
         record(

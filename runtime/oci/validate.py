@@ -196,7 +196,6 @@ _UNSUPPORTED_LINUX = {
     "intelRdt": "intel_rdt",
     "memoryPolicy": "memory_policy",
     "netDevices": "net_devices",
-    "personality": "personality",
 }
 
 
