@@ -23,12 +23,12 @@ dev_venv() {
     say "making the development environment $venv"
     [[ -x $venv/bin/python ]] || "$python" -I -m venv "$venv"
     rm -f "$venv/.stamp"
-    "$venv/bin/python" -I -m pip install --quiet --progress-bar off --editable "${checkout}[dev]" >&2 ||
+    "$venv/bin/python" -I -m pip install --quiet --progress-bar off --use-pep517 --editable "${checkout}[dev]" >&2 ||
       die "pip could not install the checkout and its tools; its messages are above"
     dev_stamp "$checkout" "$python" >"$venv/.stamp" # anew: the build has just put its products there
   fi
   link_layout "$checkout" "$venv/layout"
-  flock -u 9
+  exec 9>&-
 }
 
 # dev_stamp CHECKOUT PYTHON: changes when the interpreter, the requirements, a C source or a package's folder does.
