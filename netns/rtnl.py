@@ -257,6 +257,6 @@ def default_route_add(index: int, ifname: str, gateway: str) -> Request:
     """`ip route add default via GATEWAY dev IFNAME`"""
     # table main, protocol boot, scope global, type unicast: what ip(8) sends
     fields = {"family": socket.AF_INET, "table": 254, "proto": 3, "scope": 0, "type": 1}
-    attrs = [["RTA_GATEWAY", gateway], ["RTA_OIF", index]]
+    attrs: Attrs = [["RTA_GATEWAY", gateway], ["RTA_OIF", index]]
     text = f"ip route add default via {gateway} dev {ifname}"
     return Request(text, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, _message(rtmsg(), fields=fields, attrs=attrs))

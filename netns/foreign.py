@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Other tools' forward chains that would stop containers: docker's policy DROP, ufw's, firewalld's final reject.
+
+A packet must be accepted by every base chain on the forward hook, so rules in our own table cannot help. Two accept
+rules for the bridge are appended to such a chain (before a final reject or drop, if it ends in one), so that
+whatever its owner has decided before still counts. They are marked with a comment, checked by every start, and
+removed by close(). Returned notes say which chain was opened; <run>/forward.json remembers what was looked at.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+
+from pyrun.netns import nfnetlink
+from pyrun.runtime.events import step
+from pyrun.runtime.files import private_dir, read_json, write_json
+from pyrun.runtime.kernel import nftables
+from pyrun.runtime.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyrun.runtime.paths import Paths
+
+LEGACY_TABLES = "/proc/net/ip_tables_names"  # the tables of the old iptables in this network namespace
+LEGACY_COMMANDS = ("/usr/sbin/iptables-legacy", "/sbin/iptables-legacy", "/usr/sbin/iptables", "/sbin/iptables")
+
+
+class Chain(Record):
+    """A base chain on the forward hook that belongs to somebody else."""
+
+    family: str
+    table: str
+    name: str
+    handle: int
+    policy: str
+
+    def __str__(self) -> str:
+        return f"{self.family} {self.table} {self.name}"
+
+
+def ensure_open(paths: Paths, bridge: str, own_table: str) -> tuple[str, ...]:
+    """Opens every forward chain that would stop the bridge's traffic and is not open yet; one note for each.
+
+    Raises OSError when a chain cannot be read or changed.
+    """
+    chains = forward_chains(own_table)
+    before = _remembered(paths)
+    seen = {repr(chain): before[repr(chain)] if repr(chain) in before else _would_stop(chain) for chain in chains}
+    notes = [_open(chain, bridge) for chain in chains if seen[repr(chain)] and not _is_open(chain, bridge)]
+    notes += _open_legacy(bridge) if "legacy" not in before or not seen.keys() <= before.keys() else []
+    if seen != {key: value for key, value in before.items() if key != "legacy"} or "legacy" not in before:
+        private_dir(paths.run)
+        write_json(f"{paths.run}/forward.json", {**seen, "legacy": True}, sync=False)
+    return tuple(notes)
+
+
+def forward_chains(own_table: str) -> list[Chain]:
+    """The base chains on the forward hook for IPv4, but our own and those of other pyrun instances."""
+    answer = json.loads(nftables.run("list chains", json=True))
+    chains = [item["chain"] for item in answer["nftables"] if "chain" in item]
+    return [
+        Chain(c["family"], c["table"], c["name"], c["handle"], c.get("policy", "accept"))
+        for c in chains
+        if c.get("hook") == "forward" and c["family"] in ("ip", "inet") and not c["table"].startswith("pyrun")
+    ]
+
+
+def close(paths: Paths) -> None:
+    """Removes our rules from other tools' chains, those for all bridges of this instance. Raises OSError."""
+    suffix = f"-{paths.instance}" if paths.instance else ""
+    for chain in forward_chains(""):
+        for handle, comment in _marked_rules(chain):
+            if comment.endswith(suffix) and comment.partition("-")[1] == suffix[:1]:
+                with step("firewall", f"nft delete rule {chain} handle {handle}"):
+                    nftables.run(f"delete rule {chain} handle {handle}")
+    _close_legacy(suffix)
+    try:
+        os.unlink(f"{paths.run}/forward.json")
+    except FileNotFoundError:
+        pass
+
+
+def _comment(bridge: str) -> str:
+    return f"pyrun: {bridge}"
+
+
+def _is_open(chain: Chain, bridge: str) -> bool:
+    text = _comment(bridge).encode() + b"\0"
+    return any(text in rule for rule in nfnetlink.rules(chain.family, chain.table, chain.name))
+
+
+def _would_stop(chain: Chain) -> bool:
+    return chain.policy == "drop" or _final_refusal(chain) is not None
+
+
+def _final_refusal(chain: Chain) -> int | None:
+    """The handle of the chain's last rule if that refuses whatever is left, else None."""
+    rules = _rules(chain)
+    if not rules:
+        return None
+    verdicts = [next(iter(statement)) for statement in rules[-1]["expr"]]
+    if verdicts and verdicts[-1] in ("drop", "reject") and set(verdicts[:-1]) <= {"counter", "log", "limit"}:
+        handle: int = rules[-1]["handle"]
+        return handle
+    return None
+
+
+def _rules(chain: Chain) -> list[dict[str, Any]]:
+    answer = json.loads(nftables.run(f"list chain {chain}", json=True, handles=True))
+    return [item["rule"] for item in answer["nftables"] if "rule" in item]
+
+
+def _marked_rules(chain: Chain) -> list[tuple[int, str]]:
+    """(handle, comment) of our rules in the chain."""
+    if not any(b"pyrun: " in rule for rule in nfnetlink.rules(chain.family, chain.table, chain.name)):
+        return []
+    return [(r["handle"], r["comment"]) for r in _rules(chain) if r.get("comment", "").startswith("pyrun: ")]
+
+
+def _open(chain: Chain, bridge: str) -> str:
+    final = _final_refusal(chain)
+    where = f"insert rule {chain} position {final}" if final is not None else f"add rule {chain}"
+    comment = _comment(bridge)
+    commands = "".join(
+        f'{where} {side} "{bridge}" counter accept comment "{comment}"\n' for side in ("iifname", "oifname")
+    )
+    with step("firewall", commands.strip().replace("\n", "; ")):
+        nftables.run(commands)
+    return f"opened the forward chain '{chain}' for {bridge}: it refuses what it does not know"
+
+
+# --- iptables-legacy: rules that nftables does not see -----------------------------------------------------------
+
+
+def _legacy_command() -> str:
+    """The program for the old tables, "" when they are not in use in this network namespace."""
+    try:
+        with open(LEGACY_TABLES, encoding="ascii") as file:
+            if "filter" not in file.read().split():
+                return ""
+    except OSError:
+        return ""
+    return next((path for path in LEGACY_COMMANDS if os.path.exists(path)), "")
+
+
+def _legacy(command: str, *args: str) -> str:
+    done = subprocess.run([command, "-w", "5", *args], capture_output=True, text=True, timeout=20, check=False)
+    return done.stdout if done.returncode == 0 else ""
+
+
+def _open_legacy(bridge: str) -> list[str]:
+    command = _legacy_command()
+    rules = _legacy(command, "-S", "FORWARD").splitlines() if command else []
+    if "-P FORWARD DROP" not in rules or any(_comment(bridge) in rule for rule in rules):
+        return []
+    with step("firewall", f"{command} -A FORWARD -i {bridge} -j ACCEPT; … -o {bridge} -j ACCEPT"):
+        for side in ("-i", "-o"):
+            match = ("-m", "comment", "--comment", _comment(bridge))
+            _legacy(command, "-A", "FORWARD", side, bridge, *match, "-j", "ACCEPT")
+    return [f"opened the iptables-legacy chain FORWARD for {bridge}: its policy is DROP"]
+
+
+def _close_legacy(suffix: str) -> None:
+    command = _legacy_command()
+    for rule in _legacy(command, "-S", "FORWARD").splitlines() if command else []:
+        words = rule.replace('"', "").split()
+        if words[:2] != ["-A", "FORWARD"] or "pyrun:" not in words:
+            continue
+        bridge = words[words.index("pyrun:") + 1]
+        if bridge.endswith(suffix) and bridge.partition("-")[1] == suffix[:1]:
+            at = words.index("pyrun:")
+            _legacy(command, "-D", *words[1:at], f"pyrun: {bridge}", *words[at + 2 :])
+
+
+def _remembered(paths: Paths) -> dict[str, bool]:
+    try:
+        found: dict[str, bool] = read_json(f"{paths.run}/forward.json")
+        return found
+    except (FileNotFoundError, ValueError):
+        return {}

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads of nftables and conntrack over a netlink socket of our own, for what nft(8) is too slow at.
+
+`nft list chain` fetches every element of every set of the table first: 5 ms with 2000 published ports. The questions
+here ("are our rules still there?", asked by every start) take 50 µs however many ports are published.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# <linux/netfilter/nfnetlink.h>, nf_tables.h, nfnetlink_conntrack.h
+NETLINK_NETFILTER = 12
+NFNL_SUBSYS_CTNETLINK, NFNL_SUBSYS_NFTABLES = 1, 10
+NFT_MSG_GETRULE = 7
+NFTA_RULE_TABLE, NFTA_RULE_CHAIN = 1, 2
+IPCTNL_MSG_CT_GET, IPCTNL_MSG_CT_DELETE = 1, 2
+CTA_TUPLE_ORIG, CTA_TUPLE_PROTO = 1, 2
+CTA_PROTO_NUM, CTA_PROTO_DST_PORT = 1, 3
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+NLA_TYPE_MASK = 0x3FFF
+
+FAMILIES = {"ip": 2, "ip6": 10, "inet": 1}
+PROTOCOL_NUMBERS = {"tcp": 6, "udp": 17, "sctp": 132}
+
+_header = struct.Struct("=IHHII")
+
+
+def rules(family: str, table: str, chain: str = "") -> list[bytes]:
+    """The rules of a chain, or of a whole table, as the kernel encodes them (comments are in them as they are).
+
+    None when there is no such table. Raises OSError.
+    """
+    attributes = _attribute(NFTA_RULE_TABLE, table.encode() + b"\0")
+    attributes += _attribute(NFTA_RULE_CHAIN, chain.encode() + b"\0") if chain else b""
+    with _socket() as sock:
+        kind = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETRULE
+        return list(_dump(sock, kind, FAMILIES[family], attributes))
+
+
+def forget_flows(proto: str, ports: set[int]) -> int:
+    """Deletes the conntrack entries of flows that were sent to one of `ports` of this host; how many there were.
+
+    A flow that is older than the port map keeps the destination it had (none, or a container that is gone) for as long
+    as packets go on coming: UDP clients never notice, and never reach the new container. Raises OSError.
+    """
+    with _socket() as sock:
+        wanted = [
+            tuple_
+            for message in _dump(sock, NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET, FAMILIES["ip"], b"")
+            if (tuple_ := _attributes(message).get(CTA_TUPLE_ORIG)) and _goes_to(tuple_, PROTOCOL_NUMBERS[proto], ports)
+        ]
+        for tuple_ in wanted:
+            body = _attribute(CTA_TUPLE_ORIG | 0x8000, tuple_)  # NLA_F_NESTED
+            kind = NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE
+            sock.send(_message(kind, NLM_F_ACK, FAMILIES["ip"], body))
+            sock.recv(4096)  # ENOENT: the flow ended by itself
+        return len(wanted)
+
+
+def _goes_to(tuple_: bytes, protocol: int, ports: set[int]) -> bool:
+    inner = _attributes(_attributes(tuple_, 0).get(CTA_TUPLE_PROTO, b""), 0)
+    number, port = inner.get(CTA_PROTO_NUM, b"\0"), inner.get(CTA_PROTO_DST_PORT, b"\0\0")
+    return number[0] == protocol and int.from_bytes(port, "big") in ports
+
+
+def _socket() -> socket.socket:
+    return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
+
+
+def _dump(sock: socket.socket, kind: int, family: int, attributes: bytes) -> Iterator[bytes]:
+    """The messages (without nlmsghdr, with nfgenmsg) that answer a dump request."""
+    sock.send(_message(kind, NLM_F_DUMP, family, attributes))
+    while True:
+        data = sock.recv(64 * 1024)
+        at = 0
+        while at + 16 <= len(data):
+            length, answer, _flags, _sequence, _pid = _header.unpack_from(data, at)
+            if answer == NLMSG_DONE or length < 16:
+                return
+            if answer == NLMSG_ERROR:
+                error = -struct.unpack_from("=i", data, at + 16)[0]
+                if error == 2:  # ENOENT: no such table
+                    return
+                raise OSError(error, os.strerror(error))
+            yield data[at + 16 : at + length]
+            at += length + (-length % 4)
+
+
+def _message(kind: int, flags: int, family: int, attributes: bytes) -> bytes:
+    body = struct.pack("=BBH", family, 0, 0) + attributes  # struct nfgenmsg
+    return _header.pack(16 + len(body), kind, NLM_F_REQUEST | flags, 1, 0) + body
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+def _attributes(data: bytes, start: int = 4) -> dict[int, bytes]:
+    """type -> value of the attributes in `data`, which begin after the nfgenmsg."""
+    found = {}
+    at = start
+    while at + 4 <= len(data):
+        length, kind = struct.unpack_from("=HH", data, at)
+        if length < 4:
+            break
+        found[kind & NLA_TYPE_MASK] = data[at + 4 : at + length]
+        at += length + (-length % 4)
+    return found
