@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stacked layers read as overlayfs would show them, without mounting anything.
+
+For what must be known of a container that is not running: /etc/passwd, what lies at a mount point, `cp` from it.
+Whiteouts, opaque directories and symlinks are followed as by the kernel (Documentation/filesystems/overlayfs.rst), one
+component at a time and by fd, so nothing leads out of the layers. Layers are kept without redirect_dir and metacopy,
+which are not read here.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from . import inroot, xattrs
+from .entry import DIR, FILE, HARDLINK, KIND_OF, SYMLINK, Entry
+from .tree import OPAQUE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from types import TracebackType
+    from typing import Self
+
+MAX_SYMLINKS = 40  # path_resolution(7)
+_LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Stack:
+    """Layers, topmost first, as one tree. A `with` block; keeps one fd per layer open.
+
+    Paths are tuples of components. All methods raise OSError (ENOENT, ENOTDIR, ELOOP …) as the system calls do.
+    """
+
+    def __init__(self, directories: Sequence[str]) -> None:
+        self._roots: list[int] = []
+        try:
+            for directory in directories:
+                self._roots.append(os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, cause: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the layers' fds."""
+        while self._roots:
+            os.close(self._roots.pop())
+
+    def resolve(self, path: tuple[bytes, ...], *, follow: bool = True) -> tuple[bytes, ...]:
+        """The path with every symlink resolved inside the tree, ".." included; the last component too if `follow`.
+
+        Components that do not exist are kept as they are, so that the result can be created.
+        """
+        todo = list(reversed(path))
+        done: list[bytes] = []
+        links = 0
+        missing = False
+        while todo:
+            part = todo.pop()
+            if part in (b"", b"."):
+                continue
+            if part == b"..":
+                if done:
+                    done.pop()
+                missing = False
+                continue
+            done.append(part)
+            if missing or (not todo and not follow):
+                continue
+            try:
+                with self._open(tuple(done)) as found:
+                    if found.kind is not SYMLINK:
+                        continue
+                    target = found.readlink()
+            except (FileNotFoundError, NotADirectoryError):
+                missing = True
+                continue
+            links += 1
+            if links > MAX_SYMLINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), b"/".join(path))
+            done = [] if target.startswith(b"/") else done[:-1]
+            todo.extend(reversed(target.split(b"/")))
+        return tuple(done)
+
+    def entry(self, path: tuple[bytes, ...], *, follow: bool = False) -> Entry:
+        """What is at `path`; symlinks in its parents are followed, one at its end only with `follow`."""
+        path = self.resolve(path, follow=follow)
+        with self._open(path) as found:
+            return found.entry(path)
+
+    def directory(self, path: tuple[bytes, ...]) -> Entry | None:
+        """The directory at exactly `path` (no symlink on the way), else None: TreeWriter's metadata_of."""
+        try:
+            with self._open(path) as found:
+                return found.entry(path) if found.kind is DIR else None
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def read(self, path: tuple[bytes, ...], max_bytes: int) -> bytes:
+        """The regular file at `path`, symlinks followed. OSError(EINVAL) if it is none, EFBIG if it is larger."""
+        path = self.resolve(path)
+        with self._open(path) as found:
+            return inroot.read_regular(found.fds[0], b"/" + b"/".join(path), max_bytes)
+
+    def open(self, path: tuple[bytes, ...]) -> int:
+        """A readable fd of the regular file at exactly `path` (see resolve())."""
+        with self._open(path) as found:
+            return inroot.reopen_regular(found.fds[0], b"/" + b"/".join(path))
+
+    def list(self, path: tuple[bytes, ...]) -> list[bytes]:
+        """The names in the directory at exactly `path`, sorted."""
+        with self._open(path) as found:
+            return found.names(path)
+
+    def walk(self, path: tuple[bytes, ...], base: tuple[bytes, ...] = ()) -> Iterator[tuple[Entry, tuple[bytes, ...]]]:
+        """Everything at and below exactly `path`, parents first, as (entry placed below `base`, its own path).
+
+        The second and later names of a file come as hard links to the first.
+        """
+        seen: dict[tuple[int, int], tuple[bytes, ...]] = {}
+        todo = [(path, base)]
+        while todo:
+            own, placed = todo.pop()
+            with self._open(own) as found:
+                entry = found.entry(placed)
+                if entry.kind is DIR:
+                    todo += [((*own, name), (*placed, name)) for name in reversed(found.names(own))]
+                elif found.stat.st_nlink > 1:
+                    key = (found.stat.st_dev, found.stat.st_ino)
+                    if key in seen:
+                        entry = Entry(placed, HARDLINK, entry.mode, entry.uid, entry.gid, link=b"/".join(seen[key]))
+                    else:
+                        seen[key] = placed
+            yield entry, own
+
+    def _open(self, path: tuple[bytes, ...]) -> _Found:
+        """The object at exactly `path`, in each layer that has a part of it. Raises ENOENT, ENOTDIR."""
+        fds = [os.dup(fd) for fd in self._roots]
+        try:
+            for position, name in enumerate(path):
+                fds = _step(fds, name, path[: position + 1])
+            return _Found(fds)
+        except BaseException:
+            _close(fds)
+            raise
+
+
+class _Found:
+    """One object: fds[0] is the topmost; for a directory, fds[1:] are what is merged below it."""
+
+    def __init__(self, fds: list[int]) -> None:
+        self.fds = fds
+        self.stat = os.fstat(fds[0])
+        self.kind = KIND_OF.get(stat.S_IFMT(self.stat.st_mode), "socket")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, cause: BaseException | None, tb: TracebackType | None) -> None:
+        _close(self.fds)
+
+    def readlink(self) -> bytes:
+        return os.readlink(b"", dir_fd=self.fds[0])  # the empty path means the O_PATH fd itself, readlinkat(2)
+
+    def entry(self, path: tuple[bytes, ...]) -> Entry:
+        info = self.stat
+        entry = Entry(path, self.kind, stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid, mtime_ns=info.st_mtime_ns)
+        if self.kind is FILE:
+            entry.size = entry.real_size = info.st_size
+        elif self.kind is SYMLINK:
+            entry.link = self.readlink()
+        else:
+            entry.rdev = info.st_rdev
+        entry.xattrs = xattrs.get(b"/proc/self/fd/%d" % self.fds[0], follow=True)
+        return entry
+
+    def names(self, path: tuple[bytes, ...]) -> list[bytes]:
+        if self.kind is not DIR:
+            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), b"/".join(path))
+        names: set[bytes] = set()
+        hidden: set[bytes] = set()
+        for fd in self.fds:
+            readable = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
+            try:
+                found = [os.fsencode(name) for name in os.listdir(readable)]
+            finally:
+                os.close(readable)
+            gone = {name for name in found if name not in names and _is_whiteout(fd, name)}
+            names |= {name for name in found if name not in hidden and name not in gone}
+            hidden |= gone
+        return sorted(names)
+
+
+def _step(fds: list[int], name: bytes, path: tuple[bytes, ...]) -> list[int]:
+    """`name` in a merged directory: the topmost decides; directories go on below it until one is opaque."""
+    found: list[int] = []
+    try:
+        for fd in fds:
+            try:
+                inside = os.open(name, _LOOK, dir_fd=fd)
+            except FileNotFoundError:
+                continue
+            info = os.fstat(inside)
+            directory = stat.S_ISDIR(info.st_mode)
+            if not directory and (found or (stat.S_ISCHR(info.st_mode) and info.st_rdev == 0)):
+                os.close(inside)  # a file below a directory is hidden by it; a whiteout hides all below
+                break
+            found.append(inside)
+            if not directory or _is_opaque(inside):
+                break
+        if not found:
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), b"/" + b"/".join(path))
+    except BaseException:
+        _close(found)
+        raise
+    _close(fds)
+    fds.clear()
+    return found
+
+
+def _is_opaque(fd: int) -> bool:
+    try:
+        return os.getxattr(b"/proc/self/fd/%d" % fd, OPAQUE) == b"y"
+    except OSError as error:
+        if error.errno in (errno.ENODATA, errno.ENOTSUP):
+            return False
+        raise
+
+
+def _is_whiteout(fd: int, name: bytes) -> bool:
+    try:
+        info = os.stat(name, dir_fd=fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return stat.S_ISCHR(info.st_mode) and info.st_rdev == 0
+
+
+def _close(fds: list[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+def read_file(directories: Sequence[str], path: str, max_bytes: int) -> bytes:
+    """The regular file at `path` in an overlay that is not mounted; `directories` are upper, then lowers, topmost
+    first.
+
+    Raises OSError: FileNotFoundError and its like, EINVAL for a FIFO, device or directory, EFBIG above `max_bytes`.
+    """
+    with Stack(directories) as stack:
+        return stack.read(tuple(os.fsencode(path).split(b"/")), max_bytes)
