@@ -20,6 +20,7 @@ import time
 from typing import TYPE_CHECKING
 
 import machine
+from pyrun.netns import firewall
 
 if TYPE_CHECKING:
     from cli import Pyrun
@@ -51,6 +52,7 @@ def found(paths: Paths) -> list[str]:
         *(f"cgroup {path}" for path in container_cgroups(paths)),
         *(f"network link {name}" for name in veths(paths)),
         *(f"lease {lease}" for lease in leases(paths)),
+        *(f"note of published ports {name}" for name in entries(f"{paths.run}/ports")),
         *(f"port-map element {element}" for element in port_elements(paths)),
         *(f"mount on the host: {line}" for line in host_mounts(paths)),
     ]
@@ -81,17 +83,14 @@ def container_cgroups(paths: Paths) -> list[str]:
 
 
 def links(paths: Paths) -> list[dict[str, object]]:
-    """The host's network links whose names carry the instance."""
+    """The host's network links whose names carry the instance: pyrun0-<instance>, pv<id><instance>."""
     shown = subprocess.run(["ip", "-json", "link", "show"], capture_output=True, check=True, timeout=60)
     return [link for link in json.loads(shown.stdout) if paths.instance in link["ifname"]]
 
 
 def veths(paths: Paths) -> list[str]:
-    """The veth ends on the host: plugged into one of the instance's bridges, or named after the instance."""
-    bridges = {link["ifname"] for link in links(paths) if "peer" not in link and "link" not in link}
-    shown = subprocess.run(["ip", "-json", "link", "show", "type", "veth"], capture_output=True, check=True, timeout=60)
-    all_veths = [link for link in json.loads(shown.stdout or b"[]") if link]
-    return [str(v["ifname"]) for v in all_veths if v.get("master") in bridges or paths.instance in v["ifname"]]
+    """The host's ends of containers' veth pairs."""
+    return [str(link["ifname"]) for link in links(paths) if not str(link["ifname"]).startswith("pyrun0-")]
 
 
 def leases(paths: Paths) -> list[str]:
@@ -155,8 +154,7 @@ def end_instance(pyrun: Pyrun) -> list[str]:
     left = found(paths)
     for link in links(paths):
         subprocess.run(["ip", "link", "delete", str(link["ifname"])], check=False, capture_output=True, timeout=60)
-    for family, name in tables(paths):
-        nft("delete", "table", family, name)
+    firewall.remove(paths)
     remove_cgroup(instance_cgroup(paths))
     return left
 

@@ -17,7 +17,7 @@ TESTS = Path(__file__).resolve().parent.parent
 
 def test_met_needs_do_not_skip() -> None:
     """A test whose needs are all there runs."""
-    assert requires.unmet({"kernel": (4, 0), "tools": ("sh",), "cgroup2": (), "capabilities": (), "root": False}) == ""
+    assert requires.unmet(requires.requires(kernel=(4, 0), tools=("sh",)).kwargs) == ""
 
 
 @pytest.mark.parametrize(
@@ -30,8 +30,7 @@ def test_met_needs_do_not_skip() -> None:
 )
 def test_unmet_need_names_what_is_missing(needs: dict[str, object], reason: str) -> None:
     """The reason of a skip says which need it was and what exactly is missing."""
-    full: dict[str, object] = {"root": False, "kernel": (0, 0), "cgroup2": (), "capabilities": (), "tools": ()}
-    assert requires.unmet({**full, **needs}) == reason
+    assert requires.unmet({**requires.requires().kwargs, **needs}) == reason
 
 
 def test_every_need_is_met_on_some_kind_of_machine() -> None:
