@@ -47,6 +47,8 @@ class MountPoint(Record):
     readonly: bool = False
     propagation: str = ""
     anonymous: bool = False  # a volume without a name of the user's: `rm -v` and --rm remove it
+    words: tuple[str, ...] = ()  # mount options as the OCI runtime-spec has them
+    nocopy: bool = False  # do not fill an empty volume from the image
 
 
 class Container(Record):
@@ -290,6 +292,26 @@ class ContainerStore:
             state = self.load_state(container_id).replace(**changes)
             self.save_state(container_id, state)
             return state
+
+    def settle(self, container_id: str, state: State) -> State:
+        """The state for showing: a running container that has no process after a reboot, or without a monitor, exited.
+
+        Its exit code is unknown then. With a monitor, the container is just being cleaned up: its word is awaited.
+        """
+        if state.status not in (RUNNING, PAUSED) or process_exists(state):
+            return state
+        if state.boot_id == boot_id() and self._monitor_answers():
+            try:
+                return self.load_state(container_id)
+            except PyrunError:
+                return state
+        return state.replace(status=EXITED, pid=0, exit_code=None)
+
+    def _monitor_answers(self) -> bool:
+        import socket  # 7 ms, for the rare case that a process is gone and nobody has said so
+
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            return connection.connect_ex(self.paths.monitor_socket) == 0
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The monitor's program: joins the server to the command line and the engine. Started by runtime/monitor/spawn.py."""
+
+from __future__ import annotations
+
+import os
+
+from pyrun.runtime.cli import dispatch
+from pyrun.runtime.errors import PyrunError
+from pyrun.runtime.paths import Paths
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyrun.runtime.monitor.handlers import Relay
+    from pyrun.runtime.monitor.loop import Loop
+    from pyrun.runtime.monitor.worker import WorkerLink
+
+#: imported before the first request, so that a worker is a fork with everything at hand
+WARM = (
+    "pyrun.cgroups.devices", "pyrun.cgroups.group", "pyrun.cgroups.oom", "pyrun.cgroups.recover",
+    "pyrun.netns.attach", "pyrun.netns.bridge", "pyrun.netns.firewall", "pyrun.netns.hostports", "pyrun.netns.relay",
+    "pyrun.netns.files", "pyrun.rootfs.store", "pyrun.rootfs.users", "pyrun.rootfs.layered", "pyrun.rootfs.volumes",
+    "pyrun.runtime.engine.check", "pyrun.runtime.engine.exec", "pyrun.runtime.engine.finish",
+    "pyrun.runtime.engine.remove", "pyrun.runtime.engine.run", "pyrun.runtime.engine.seccomp_profile",
+    "pyrun.runtime.engine.stop",
+    "pyrun.runtime.cli.run", "pyrun.runtime.cli.start", "pyrun.runtime.cli.stop", "pyrun.runtime.cli.rm",
+    "pyrun.runtime.cli.exec", "pyrun.runtime.cli.attach", "pyrun.runtime.cli.pause",
+    "signal", "calendar",
+)  # fmt: skip
+
+
+class EngineHandlers:
+    """handlers.Handlers by the engine: everything but make_relay() runs in a worker."""
+
+    def __init__(self, paths: Paths) -> None:
+        self.paths = paths
+
+    def run_command(self, argv: list[str], link: WorkerLink) -> int:
+        """A command line of the client's."""
+        return dispatch.run_command(argv, link, self.paths)
+
+    def call(self, name: str, args: dict[str, Any], link: WorkerLink) -> Any:
+        """Calls of the Python API, and the restart policy's."""
+        if name != "start":
+            raise PyrunError(f"call {name}", "no such call")
+        from pyrun.runtime.engine.start import start
+
+        return start(self.paths, args["id"], link, restart=bool(args.get("restart"))).id
+
+    def exited(self, session_id: str, returncode: int | None, link: WorkerLink) -> dict[str, Any]:
+        """A container has ended."""
+        from pyrun.runtime.engine.finish import finish
+
+        return finish(self.paths, session_id, returncode, link)
+
+    def recover(self, link: WorkerLink) -> None:
+        """Puts right what a crash left; the containers that the monitor knows are its own business."""
+        from pyrun.runtime.engine.finish import recover
+
+        known = frozenset(str(one["id"]) for one in link.request("sessions"))
+        recover(self.paths, link, known)
+
+    def make_relay(self, fd: int, target: Any, loop: Loop) -> Relay | None:
+        """A relay for a published port that nftables cannot lead, such as [::1]."""
+        if target is None:
+            return None
+        from pyrun.netns import relay
+
+        return relay.make(fd, target, loop)
+
+
+def main(data_root: str, run_root: str, ready_fd: int) -> None:
+    """The monitor of these roots; returns when it has been idle for a minute."""
+    from importlib import import_module
+
+    for module in WARM:
+        import_module(module)
+    from pyrun.runtime.kernel import spawn
+    from pyrun.runtime.monitor import server
+
+    spawn.program_fd()  # the sealed memfd of pyrun-init: workers inherit it
+    os.umask(0o022)
+    paths = Paths(data_root, run_root)
+    server.serve(paths, EngineHandlers(paths), ready_fd)

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is left to do when a container's process has ended; and putting right what a crash left.
+
+finish() runs in the monitor's finisher, and from `stop` and recover() when no monitor saw the end. It is idempotent:
+if a monitor dies meanwhile, the next one runs it again.
+"""
+
+from __future__ import annotations
+
+import os
+
+from pyrun.cgroups import mount as cgroup_mount
+from pyrun.cgroups import oom
+from pyrun.cgroups.group import Cgroup
+from pyrun.runtime.engine import containers as c
+from pyrun.runtime.engine import network
+from pyrun.runtime.engine.create import now
+from pyrun.runtime.errors import NotFound, PyrunError
+from pyrun.runtime.events import step
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyrun.runtime.monitor.worker import WorkerLink
+    from pyrun.runtime.paths import Paths
+
+FIRST_RESTART_S = 0.1
+LONGEST_RESTART_S = 60.0
+STEADY_S = 10.0  # a container that ran this long starts the back-off anew, as docker's
+
+
+def exit_code(returncode: int | None) -> int | None:
+    """docker's exit code: the program's, or 128+N for death by signal N."""
+    return None if returncode is None else returncode if returncode >= 0 else 128 - returncode
+
+
+def finish(
+    paths: Paths, container_id: str, returncode: int | None, link: WorkerLink | None = None
+) -> dict[str, Any]:
+    """Cleans up after a container that ended: ports, address, cgroup, run directory; records how it ended.
+
+    Returns {"code", "restart_after_s"} for the monitor. Raises PyrunError; what can be done, is done first.
+    """
+    store = c.ContainerStore(paths)
+    code = exit_code(returncode)
+    try:
+        container = store.load(container_id)
+    except NotFound:
+        return {"code": 125 if code is None else code, "restart_after_s": None}
+    with store.lock(container_id):
+        state = store.load_state(container_id)
+        if not state.running or c.process_exists(state):
+            # a start that failed after the hand-over, or a second call: the state tells already
+            return {"code": state.exit_code if code is None else code, "restart_after_s": None}
+        cgroup = Cgroup(container.cgroup_path)
+        killed = oom.out_of_memory(cgroup)  # before the cgroup goes, and with it the only record
+        problems = release(paths, container, cgroup)
+        state = state.replace(
+            status=c.EXITED, pid=0, exit_code=code, finished_at=now(), oom_killed=killed is not None,
+            endpoint=None, ports=(), error="; ".join([*([str(killed)] if killed else []), *problems]),
+        )  # fmt: skip
+        delay = restart_delay(container, state)
+        if delay is not None:
+            state = state.replace(status=c.RESTARTING)
+        store.save_state(container_id, state)
+    if container.options.rm and delay is None:
+        from pyrun.runtime.engine.remove import remove
+
+        remove(paths, container_id, volumes=True, link=link)
+    return {"code": 255 if code is None else code, "restart_after_s": delay}
+
+
+def release(paths: Paths, container: c.Container, cgroup: Cgroup) -> list[str]:
+    """Gives back everything that a running container holds on the host; what went wrong, as texts."""
+    problems: list[str] = []
+    for text, action in (
+        ("network", lambda: network.release(paths, container)),
+        ("cgroup", lambda: _end_cgroup(cgroup)),
+        ("run directory", lambda: clear_run_directory(paths, container.id)),
+    ):
+        try:
+            action()
+        except (OSError, PyrunError) as error:
+            problems.append(f"clean-up of {text}: {error}")
+    return problems
+
+
+def _end_cgroup(cgroup: Cgroup) -> None:
+    # processes that the container's init left behind (it had no pid namespace of its own) end with it
+    if cgroup.exists():
+        cgroup.kill()
+        cgroup.remove()
+
+
+def clear_run_directory(paths: Paths, container_id: str) -> None:
+    """Removes the FIFOs; the lock file stays as long as the container (two holders of "the" lock otherwise)."""
+    for name in ("stdin", "stdout", "stderr", "plan.json"):
+        try:
+            os.unlink(f"{paths.running(container_id)}/{name}")
+        except FileNotFoundError:
+            pass
+
+
+def restart_delay(container: c.Container, state: c.State) -> float | None:
+    """Seconds until the restart policy starts it again; None: not at all. Doubles from 0.1 s to a minute."""
+    policy = container.options.restart
+    if state.stopped_by_user or policy.name == "no":
+        return None
+    if policy.name == "on-failure":
+        if state.exit_code == 0 or (policy.max_retries and state.restart_count >= policy.max_retries):
+            return None
+    steady = seconds_between(state.started_at, state.finished_at) >= STEADY_S
+    return FIRST_RESTART_S if steady else min(FIRST_RESTART_S * 2.0 ** min(state.restart_count, 20), LONGEST_RESTART_S)
+
+
+def seconds_between(start: str, end: str) -> float:
+    """Between two RFC 3339 times of ours; 0 when one never happened."""
+    import calendar
+    import time
+
+    def seconds(text: str) -> float:
+        whole = calendar.timegm(time.strptime(text[:19], "%Y-%m-%dT%H:%M:%S"))
+        return whole + float(f"0{text[19:-1]}" if len(text) > 20 else 0)
+
+    return 0.0 if c.NEVER in (start, end) else seconds(end) - seconds(start)
+
+
+# ---- after a crash ---------------------------------------------------------------------------------------------------
+
+
+def recover(paths: Paths, link: WorkerLink | None = None, known: frozenset[str] = frozenset()) -> list[str]:
+    """Puts right what killed processes of ours left: containers that ended unseen, half-made ones, addresses, port
+    maps, interfaces and cgroups of containers that do not run. Returns what was done.
+
+    `known` are the containers that the monitor watches: they are its business.
+    """
+    store = c.ContainerStore(paths)
+    done: list[str] = []
+    live: set[str] = set(known)
+    for container_id in store.ids():
+        try:
+            done += recover_one(paths, store, container_id, live, link)
+        except (OSError, PyrunError) as error:
+            done.append(f"{container_id[:12]}: {error}")
+    from pyrun.cgroups import recover as cgroup_recover
+    from pyrun.netns import recover as network_recover
+
+    with step("recover", "leases, port maps, interfaces and cgroups of containers that are gone"):
+        done += network_recover.recover(paths, live)
+        prefix = cgroup_mount.container_path("x", instance=paths.instance).rpartition("/")[0]
+        done += cgroup_recover.recover(prefix, lambda: live | set(store.ids()))
+    return done
+
+
+def recover_one(
+    paths: Paths, store: c.ContainerStore, container_id: str, live: set[str], link: WorkerLink | None
+) -> list[str]:
+    """One container: adds it to `live` when its process exists."""
+    try:
+        with store.lock(container_id, blocking=False):
+            pass
+    except BlockingIOError:
+        live.add(container_id)  # somebody is at work on it
+        return []
+    if not os.path.exists(f"{paths.container(container_id)}/container.json"):
+        from pyrun.runtime.engine.remove import remove_files
+
+        remove_files(paths, container_id)
+        store.remove(container_id)
+        return [f"removed the half-made container {container_id[:12]}"]
+    state = store.load_state(container_id)
+    if c.process_exists(state):
+        live.add(container_id)
+        return []
+    if state.running and container_id not in live and state.status != c.RESTARTING:
+        finish(paths, container_id, None, link)
+        return [f"container {container_id[:12]} ended unseen"]
+    return []
