@@ -7,6 +7,8 @@ import os
 
 from pyrun.runtime.events import step
 
+ENOENT, ENODEV = 2, 19
+
 
 def read(directory: str, name: str) -> str:
     """The content of one file. Raises OSError: ENOENT without its controller, ENODEV when the cgroup is gone."""
@@ -52,8 +54,10 @@ def child_groups(directory: str) -> list[str]:
     try:
         with os.scandir(directory) as entries:
             return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-    except FileNotFoundError:
-        return []
+    except OSError as error:
+        if error.errno in (ENOENT, ENODEV):
+            return []
+        raise
 
 
 def subtree(directory: str) -> list[str]:

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 # Turned on wherever they can be had, asked for or not: `stats`, OOM reports and a later `update` live on them.
 USUAL = ("cpu", "io", "memory", "pids")
 
-EBUSY = 16
-
 
 def enable(directory: str, wanted: Iterable[str]) -> None:
     """Names in cgroup.subtree_control those of `wanted` that the cgroup has. What cannot be had is left out.
@@ -35,7 +33,7 @@ def enable(directory: str, wanted: Iterable[str]) -> None:
     have = read(directory, "cgroup.controllers").split()
     on = read(directory, "cgroup.subtree_control").split()
     add = [f"+{name}" for name in wanted if name in have and name not in on]
-    if not add:
+    if not add or _holds_processes(directory):
         return
     try:
         write(directory, "cgroup.subtree_control", " ".join(add))
@@ -47,6 +45,18 @@ def enable(directory: str, wanted: Iterable[str]) -> None:
                 write(directory, "cgroup.subtree_control", name)
             except OSError:
                 continue
+
+
+def _holds_processes(directory: str) -> bool:
+    """Whether the "no internal processes" rule forbids controllers here.
+
+    For cpu and pids the kernel would not refuse: it would turn the cgroup into a threaded one, and those below it
+    could not hold a container any more. So we look first. The root, which has no cgroup.type, is exempt.
+    """
+    try:
+        return read(directory, "cgroup.type") != "domain\n" or bool(read(directory, "cgroup.procs"))
+    except FileNotFoundError:
+        return False
 
 
 def missing(needed: Mapping[str, str], mount: Mount, parents: Iterable[str]) -> Unsupported | None:
@@ -107,6 +117,11 @@ def _not_given(controller: str, parent: str) -> tuple[str, str]:
     """Why `parent` does not pass on a controller that the root has: tries once more, to hear the kernel's reason."""
     if controller not in read(parent, "cgroup.controllers").split():
         return "it does not have it itself", "ask for it where that cgroup is made (systemd: Delegate=yes)"
+    if _holds_processes(parent):
+        return (
+            f"it holds processes itself ({_some_processes(parent)})",
+            f"move them to a cgroup of their own: mkdir {parent}/self && echo PID > {parent}/self/cgroup.procs",
+        )
     try:
         write(parent, "cgroup.subtree_control", f"+{controller}")
     except PermissionError:
@@ -115,11 +130,6 @@ def _not_given(controller: str, parent: str) -> tuple[str, str]:
             "systemd: 'systemctl edit user@.service', [Service] Delegate=cpu cpuset io memory pids",
         )
     except OSError as error:
-        if error.errno == EBUSY:
-            return (
-                f"it holds processes itself ({_some_processes(parent)})",
-                f"move them to a cgroup of their own: mkdir {parent}/self && echo PID > {parent}/self/cgroup.procs",
-            )
         return os.strerror(error.errno or 0).lower(), ""
     return "somebody turned it off a moment ago", "try again"
 

@@ -18,7 +18,7 @@ from itertools import groupby
 from struct import pack
 
 from pyrun.runtime.errors import PyrunError
-from pyrun.runtime.events import step
+from pyrun.runtime.events import active, step
 
 from .resources import DeviceRule
 
@@ -203,7 +203,8 @@ def allow(cgroup_fd: int, directory: str, rules: Iterable[DeviceRule]) -> None:
                 for fd in opened:
                     bpf_prog_detach(cgroup_fd, fd)
             return
-        with step("cgroup", f"bpf load {len(program) // 8} instructions: {summary(rules)}"):
+        listed = summary(rules) if active() else ""
+        with step("cgroup", f"bpf load {len(program) // 8} instructions: {listed}"):
             opened.append(bpf_prog_load_cgroup_device(program))
         with step("cgroup", f"bpf attach device program to {directory}"):
             if len(old) == 1:

@@ -23,7 +23,6 @@ def describe(path: str, resources: Resources, mount: str = "/sys/fs/cgroup") -> 
     for name, value in files(resources, {"memory.max": "max"}).items():
         lines.extend(f"echo {line} > {directory}/{name}" for line in value.split("\n"))
     lines.append(_devices(directory, resources))
-    lines.append(f"clone3(CLONE_INTO_CGROUP, {directory}): the container's first process is born inside")
     return lines
 
 

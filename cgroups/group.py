@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 EPERM, ENOENT, EAGAIN, EACCES, EBUSY, ENODEV = 1, 2, 11, 13, 16, 19
 EINVAL, EROFS, ERANGE, ENAMETOOLONG, EOPNOTSUPP = 22, 30, 34, 36, 95
+GONE = (ENOENT, ENODEV)  # what a cgroup that is removed answers, by path and by descriptor
 
 HINTS = {
     ("cpu.max", EINVAL): "the quota must be at least 1000 microseconds, the period from 1000 to 1000000",
@@ -93,8 +94,8 @@ class Cgroup:
                         self._check_unused()
                     self._enable(needed)
                 return
-            except FileNotFoundError:  # another pyrun removed an empty parent between our two steps
-                if not attempts_left:
+            except OSError as error:  # another pyrun removed an empty parent between our two steps
+                if error.errno not in GONE or not attempts_left:
                     raise
 
     def exists(self) -> bool:
@@ -110,23 +111,24 @@ class Cgroup:
 
     def _mkdirs(self, undo: Undo) -> bool:
         """Whether the cgroup is new."""
-        new = False
-        for directory in (*self._parents()[1:], self.directory):
-            new = True
-            try:
-                with step("cgroup", f"mkdir {directory}"):
-                    os.mkdir(directory, 0o755)
-                undo.on_failure(_rmdir_if_unused, directory)
-            except FileExistsError:
-                new = False
-            except FileNotFoundError:
+        for directory in self._parents()[1:]:
+            if not os.path.isdir(directory):
+                self._mkdir(directory, undo)
+        return self._mkdir(self.directory, undo)
+
+    def _mkdir(self, directory: str, undo: Undo) -> bool:
+        try:
+            with step("cgroup", f"mkdir {directory}"):
+                os.mkdir(directory, 0o755)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            code = error.errno or 0
+            if code in GONE:
                 raise
-            except OSError as error:
-                code = error.errno or 0
-                raise PyrunError(
-                    f"mkdir {directory}", os.strerror(code).lower(), hint=MKDIR_HINTS.get(code, "")
-                ) from None
-        return new
+            raise PyrunError(f"mkdir {directory}", os.strerror(code).lower(), hint=MKDIR_HINTS.get(code, "")) from None
+        undo.on_failure(_rmdir_if_unused, directory)
+        return True
 
     def _enable(self, needed: dict[str, str]) -> None:
         """Makes sure of the controllers; from the root down only when the cgroup does not have them yet."""
@@ -188,7 +190,10 @@ class Cgroup:
         Raises Unsupported without the controller, PyrunError naming file and value when the kernel refuses one
         (those before it are in force), SpecError for limits that contradict each other.
         """
-        self._enable(needed_controllers(resources))
+        try:
+            self._enable(needed_controllers(resources))
+        except OSError as error:
+            raise self._not_found(error, f"cgroup {self.path}") from None
         for kind, listed in (("cpus", resources.cpu.cpus), ("mems", resources.cpu.mems)):
             if listed:
                 check_cpus(listed, self._parents()[-1], kind)
@@ -284,7 +289,7 @@ class Cgroup:
                 found.extend(int(pid) for pid in read(directory, "cgroup.procs").split() if pid != "0")
             except OSError as error:
                 # gone; threaded, so that its parent lists them; or nested beyond PATH_MAX, which kill() still reaches
-                if error.errno not in (ENOENT, ENODEV, EOPNOTSUPP, ENAMETOOLONG):
+                if error.errno not in (*GONE, EOPNOTSUPP, ENAMETOOLONG):
                     raise
         return found
 
@@ -300,7 +305,7 @@ class Cgroup:
         try:
             return flat_keyed(read(self.directory, "cgroup.events"))
         except OSError as error:
-            if error.errno in (ENOENT, ENODEV):
+            if error.errno in GONE:
                 return {}
             raise
 
@@ -320,9 +325,9 @@ class Cgroup:
             write(self.directory, "cgroup.freeze", "1")
             if wait_for(self.directory, "frozen", 1, timeout_s):
                 return
-            self.thaw()
-        except FileNotFoundError:
-            raise NotFound(f"freeze cgroup {self.path}", "no such cgroup") from None
+        except OSError as error:
+            raise self._not_found(error, f"freeze cgroup {self.path}") from None
+        self.thaw()
         raise PyrunError(
             f"freeze cgroup {self.path}",
             f"not all processes stopped within {timeout_s:g} s ({self._who()})",
@@ -333,8 +338,12 @@ class Cgroup:
         """Lets the processes run again. Raises NotFound without the cgroup."""
         try:
             write(self.directory, "cgroup.freeze", "0")
-        except FileNotFoundError:
-            raise NotFound(f"thaw cgroup {self.path}", "no such cgroup") from None
+        except OSError as error:
+            raise self._not_found(error, f"thaw cgroup {self.path}") from None
+
+    def _not_found(self, error: OSError, what: str) -> Exception:
+        """NotFound for the error of a cgroup that is gone; any other error as it is."""
+        return NotFound(what, "no such cgroup") if error.errno in GONE and not self.exists() else error
 
     def kill(self) -> None:
         """SIGKILL to every process in the cgroup and below, frozen ones too, forking ones too. Gone is fine.

@@ -13,7 +13,10 @@ import os
 from pyrun.runtime.errors import SpecError, Unsupported
 from pyrun.runtime.record import Record
 
-PREFIX = "/pyrun"  # where containers' cgroups live unless --cgroup-parent says otherwise
+PREFIX = "/pyrun"  # where the engine's containers live unless --cgroup-parent says otherwise; recover() tidies it
+OCI_PREFIX = (
+    "/pyrun-oci"  # where a bundle without linux.cgroupsPath goes: its state may be in any --root, nobody tidies
+)
 
 HOW_TO_MOUNT = (
     "boot with systemd.unified_cgroup_hierarchy=1 on the kernel command line, "
@@ -96,9 +99,9 @@ def container_path(container_id: str, *, instance: str = "", parent: str = "") -
     return f"{base.rstrip('/')}/{container_id}"
 
 
-def spec_path(cgroups_path: str, container_id: str, *, instance: str = "") -> str:
-    """The cgroup for linux.cgroupsPath: absolute as it is, relative below /pyrun[-instance], "" by container id."""
+def spec_path(cgroups_path: str, container_id: str) -> str:
+    """The cgroup for linux.cgroupsPath: absolute as it is, relative below /pyrun-oci, "" by container id."""
+    path = clean(cgroups_path, "config.json: linux.cgroupsPath")
     if cgroups_path.startswith("/"):
-        return clean(cgroups_path, "config.json: linux.cgroupsPath")
-    inside = clean(cgroups_path, "config.json: linux.cgroupsPath")[1:] or container_id
-    return container_path(inside, instance=instance)
+        return path
+    return f"{OCI_PREFIX}{path}" if path != "/" else f"{OCI_PREFIX}/{container_id}"

@@ -24,7 +24,8 @@ def recover(
     """Kills and removes the cgroups below `prefix` (/pyrun[-instance]) of no live container; returns their ids.
 
     `live_ids` is called after the cgroups are listed, and a container's state is on disk before its cgroup is made:
-    so one that is just starting is live, never a leftover. Processes that do not die in time keep their cgroup, for
+    so one that is just starting is live, never a leftover. Only names that are container ids (64 hexadecimal digits)
+    count: whatever else is there is somebody else's. Processes that do not die in time keep their cgroup, for
     the next call. `prefix` itself goes when it is empty.
     """
     top = Cgroup(prefix, mount)
@@ -32,7 +33,7 @@ def recover(
     live = live_ids() if names else ()
     removed = []
     for name in names:
-        if name in live:
+        if name in live or not is_container_id(name):
             continue
         group = Cgroup(f"{top.path}/{name}", top.mount)
         try:
@@ -48,3 +49,8 @@ def recover(
         except OSError:  # somebody moved in: fine
             pass
     return removed
+
+
+def is_container_id(name: str) -> bool:
+    """Whether it is an id as the engine makes them."""
+    return len(name) == 64 and not set(name) - set("0123456789abcdef")

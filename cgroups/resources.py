@@ -147,12 +147,17 @@ def _memory(raw: Fields) -> Memory:
         raise SpecError(raw.at("swappiness"), "cgroup v2 has no swappiness of a cgroup", hint="use memory.swap instead")
     if raw.flag("disableOOMKiller"):
         raise SpecError(raw.at("disableOOMKiller"), "cgroup v2 cannot turn the OOM killer off", hint="leave it out")
-    return Memory(
+    memory = Memory(
         limit=raw.whole("limit", -1),
         reservation=raw.whole("reservation", -1),
         swap=raw.whole("swap", -1),
         check_before_update=bool(raw.flag("checkBeforeUpdate")),
     )
+    if memory.limit and memory.swap and 0 < memory.swap < memory.limit:
+        raise SpecError(
+            raw.at("swap"), f"{memory.swap} must not be smaller than the limit {memory.limit}: it covers both"
+        )
+    return memory
 
 
 def _cpu(raw: Fields) -> Cpu:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import time
 
-from pyrun.runtime.errors import PyrunError
+from pyrun.runtime.errors import NotFound, PyrunError
 from pyrun.runtime.events import step
 
 from .mount import own_path
@@ -36,8 +36,11 @@ def signal_all(group: Cgroup, number: int) -> int:
             for pid in group.procs():
                 sent += _signal_one(group.path, pid, number)
     finally:
-        if not was_frozen and group.exists():
-            group.thaw()
+        if not was_frozen:
+            try:
+                group.thaw()
+            except NotFound:  # all of them died and somebody removed it
+                pass
     return sent
 
 

@@ -66,7 +66,7 @@ def test_container_path(instance: str, parent: str, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cgroups_path", "path"), [("", "/pyrun/c1"), ("/a/b", "/a/b"), ("a/b", "/pyrun/a/b"), ("/a//./b/", "/a/b")]
+    ("cgroups_path", "path"), [("", "/pyrun-oci/c1"), ("/a/b", "/a/b"), ("a/b", "/pyrun-oci/a/b"), ("/a//./b/", "/a/b")]
 )
 def test_spec_path(cgroups_path: str, path: str) -> None:
     """linux.cgroupsPath: absolute below the mount, relative below pyrun's own."""

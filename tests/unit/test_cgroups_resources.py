@@ -126,6 +126,7 @@ REFUSALS = {
     "memory: must be an object, not [1]": {"memory": [1]},
     "memory.swappiness: cgroup v2 has no swappiness of a cgroup": {"memory": {"swappiness": 60}},
     "memory.disableOOMKiller: cgroup v2 cannot turn the OOM killer off": {"memory": {"disableOOMKiller": True}},
+    "memory.swap: 16 must not be smaller than the limit 32: it covers both": {"memory": {"limit": 32, "swap": 16}},
     "cpu.realtimeRuntime: cgroup v2 has no realtime limits": {"cpu": {"realtimeRuntime": 1000}},
     "cpu.idle: must be from 0 to 1, not 2": {"cpu": {"idle": 2}},
     "cpu.burst: 20 must not be larger than the quota 10": {"cpu": {"quota": 10, "burst": 20}},
@@ -161,9 +162,11 @@ def test_a_wrong_value_is_refused_with_its_json_path(message: str) -> None:
 
 
 def test_swap_below_memory_is_refused() -> None:
-    """memory.swap covers both, so it cannot be the smaller one."""
-    with pytest.raises(SpecError, match=r"must not be smaller than memory\.limit"):
-        files(parse({"memory": {"limit": 32 * MIB, "swap": 16 * MIB}}))
+    """memory.swap covers both, so it can be neither smaller than the limit in force, nor alone."""
+    for now in ({"memory.max": "33554432"}, {}):
+        with pytest.raises(SpecError, match=r"memory\.swap: "):
+            files(parse({"memory": {"swap": 16 * MIB}}), now)
+    assert files(parse({"memory": {"swap": 16 * MIB}}), {"memory.max": "max"}) == {"memory.swap.max": "16777216"}
 
 
 @pytest.mark.parametrize(
