@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 
+from . import _seccomp
 from ._seccomp import ffi as _cffi
 from ._seccomp import lib as _clib
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 _lib: Any = _clib
 _ffi: Any = _cffi
+
+EXTENSION = os.fsencode(_seccomp.__file__ or "")  # the file of the extension module
 
 # seccomp_rule_add(3), seccomp_init(3)
 ACTIONS: dict[str, int] = {

@@ -159,9 +159,10 @@ def normalize(name: str) -> str:
         return ALL
     full = upper if upper.startswith("CAP_") else f"CAP_{upper}"
     if full not in NUMBERS:
-        from .nearest import did_you_mean
+        from .nearest import nearest
 
-        hint = did_you_mean(full, NAMES) or "capabilities(7) lists them; ALL stands for every one"
+        guess = nearest(full[4:], [known[4:] for known in NAMES])  # without CAP_, which makes all names alike
+        hint = f"did you mean {guess!r}?" if guess else "capabilities(7) lists them; ALL stands for every one"
         raise UsageError(f"unknown capability {name!r}", hint=hint)
     return full
 
