@@ -26,6 +26,10 @@ DEFAULT = (
 )
 
 
+# Below a directory given to --device these are left out, as docker does: mounts and links of the host's own.
+NOT_DEVICES = {"pts", "shm", "fd", "mqueue", "console", ".lxc", ".lxd-mounts", ".udev"}
+
+
 class DeviceFlag(Record):
     """--device HOST[:INSIDE][:ACCESS]."""
 
@@ -100,7 +104,7 @@ def nodes(flag: DeviceFlag) -> list[DeviceNode]:
     if not stat.S_ISDIR(found.st_mode):
         raise PyrunError(f"--device {flag.host}", "not a device node", hint="use -v to share a file or directory")
     below: list[DeviceNode] = []
-    for name in sorted(os.listdir(flag.host)):
+    for name in sorted(set(os.listdir(flag.host)) - NOT_DEVICES):
         inner = DeviceFlag(f"{flag.host}/{name}", f"{flag.inside}/{name}", flag.access)
         try:
             status = os.lstat(inner.host)

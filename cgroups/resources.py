@@ -129,15 +129,16 @@ def parse(raw: Any, where: str = "config.json: linux.resources") -> Resources:
     if raw is None:
         return NOTHING
     top = Fields(raw, where)
+    rdma, unified = top.inside("rdma"), top.inside("unified")
     return Resources(
         memory=_memory(top.inside("memory")),
         cpu=_cpu(top.inside("cpu")),
         pids=Pids(top.inside("pids").whole("limit", -INT64_MAX)),
         block_io=_block_io(top.inside("blockIO")),
         hugepages=tuple(_hugepage(item) for item in top.each("hugepageLimits")),
-        rdma=tuple(_rdma(top.inside("rdma"), name) for name in top.inside("rdma").raw),
+        rdma=tuple(_rdma(rdma, name) for name in rdma.raw),
         devices=tuple(_device(item) for item in top.each("devices")),
-        unified=tuple(_unified(top.inside("unified"), name) for name in top.inside("unified").raw),
+        unified=tuple(_unified(unified, name) for name, value in unified.raw.items() if value is not None),
     )
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import machine
-from pyrun.cgroups import mount, recover, signals, stats
+from pyrun.cgroups import mount, psi, recover, signals, stats
 from pyrun.cgroups.cgroupfs import read, write
 from pyrun.cgroups.controllers import USUAL
 from pyrun.cgroups.devices import allow
@@ -614,6 +614,14 @@ def test_stats_count_threads_below(group: Cgroup, inside: Callable[..., subproce
     below = made_by_the_container(group, "below")
     inside(sys.executable, "-c", FOUR_THREADS, where=below)
     until(lambda: stats.read_stats(group).pids == 4)
+
+
+def test_pressure_is_read_where_the_kernel_counts_it(group: Cgroup) -> None:
+    """One entry for each resource of /proc/pressure; a cgroup without processes waits for nothing."""
+    expected = {name for name in psi.RESOURCES if os.path.exists(f"/proc/pressure/{name}")}
+    found = psi.pressure(group.directory)
+    assert set(found) == expected
+    assert all(one == psi.Pressure() for one in found.values())
 
 
 def test_no_oom_without_memory_pressure(group: Cgroup) -> None:

@@ -77,7 +77,7 @@ RULES = st.lists(
 ).map(tuple)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(
     RULES, st.sampled_from("bc"), st.sampled_from([0, 1, 3, 5, 10, 11, 136]), st.sampled_from([0, 3, 5, 10]), ACCESSES
 )

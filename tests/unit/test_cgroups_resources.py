@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pyrun.cgroups.limits import cpu_weight, files, io_weight, needed_controllers
 from pyrun.cgroups.resources import NOTHING, DeviceRule, cpu_list, parse
@@ -223,3 +225,33 @@ def test_no_limit_needs_no_controller() -> None:
 def test_absent_resources() -> None:
     """null is the same as an empty object."""
     assert parse(None) == parse({}) == NOTHING
+
+
+SECTIONS = ("memory", "cpu", "pids", "blockIO", "hugepageLimits", "rdma", "devices", "unified", "network")
+NAMES = (
+    "limit", "swap", "reservation", "shares", "quota", "burst", "period", "cpus", "mems", "idle", "weight", "pageSize",
+    "weightDevice", "throttleReadBpsDevice", "major", "minor", "rate", "allow", "type", "access", "pids.max", "mlx5_1",
+    "hcaHandles",
+)  # fmt: skip
+LEAVES = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.integers(0, 2000), st.floats(), st.text(max_size=5),
+    st.sampled_from(["0-3", "2MB", "c", "rwm"]),
+)  # fmt: skip
+VALUES = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(st.sampled_from(SECTIONS), VALUES, max_size=4))
+def test_any_json_is_either_understood_or_refused(raw: dict[str, object]) -> None:
+    """No value makes anything but a SpecError, and what is understood names plain files."""
+    try:
+        wanted = files(parse(raw))
+    except SpecError:
+        return
+    for name, value in wanted.items():
+        assert "/" not in name
+        assert isinstance(value, str)
