@@ -45,7 +45,7 @@ def run_command(argv: Sequence[str], link: Any = None, paths: Paths | None = Non
         code = command.run(args, Context(paths or roots.default(), link))
         sys.stdout.flush()
         return code
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the one place that turns any failure into words
+    except (Exception, KeyboardInterrupt) as error:  # the one place that turns any failure into words
         return failed(error, command)
 
 

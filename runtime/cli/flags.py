@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line in docker's conventions, driven by tables of flags.
 
-`--flag value`, `--flag=value`, `-f value`, `-fvalue`, `-f=value`, grouped short flags (`-dit`), `--flag=false`, repeated
-flags (the last one counts, or all of them for a list), `--`. With `stops_at_argument` everything from the first argument
-on belongs to the container's command, as in run, create and exec.
+`--flag value`, `--flag=value`, `-f value`, `-fvalue`, `-f=value`, grouped short flags (`-dit`), `--flag=false`,
+repeated flags (the last one counts, or all of them for a list), `--`. With `stops_at_argument` everything from the
+first argument on belongs to the container's command, as in run, create and exec.
 
 argparse does not know half of this and takes 9 ms to import; click takes 60.
 """

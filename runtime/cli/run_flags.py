@@ -7,7 +7,7 @@ A flag whose name is a field of RunOptions (dashes as underscores) is copied the
 from __future__ import annotations
 
 from pyrun.runtime.cli import values
-from pyrun.runtime.cli.flags import LIST, SWITCH, Flag
+from pyrun.runtime.cli.flags import LIST, SWITCH, VALUE, Flag
 from pyrun.runtime.engine.humanize import digits, parse_size, signed
 from pyrun.runtime.engine.mount_options import parse_mount, parse_tmpfs, parse_volume
 from pyrun.runtime.engine.options import DETACH_KEYS
@@ -20,11 +20,11 @@ HOW, PROCESS, SEES, MAY = "How it runs", "The process", "What it sees", "What it
 NETWORK, LIMITS, OUTPUT = "Network", "Limits", "Output"
 
 
-def _flag(group: str, spec: str, help: str, parse: Any = None, kind: str = "value", **more: Any) -> Flag:
+def _flag(group: str, spec: str, text: str, parse: Any = None, kind: str = VALUE, **more: Any) -> Flag:
     """One line of the table: `spec` is "[-s,]long[ metavar]"."""
     names, _, metavar = spec.partition(" ")
     short, _, name = names.rpartition(",")
-    return Flag(name, short.lstrip("-"), kind, help, metavar, parse=parse, group=group, **more)
+    return Flag(name, short.lstrip("-"), kind, text, metavar, parse=parse, group=group, **more)
 
 
 def _health(*names: str) -> tuple[Flag, ...]:
@@ -35,17 +35,31 @@ FLAGS = (
     _flag(HOW, "-d,detach", "run in the background and print the id", kind=SWITCH),
     _flag(HOW, "-i,interactive", "keep stdin open even if not attached", kind=SWITCH),
     _flag(HOW, "-t,tty", "give it a terminal", kind=SWITCH),
-    _flag(HOW, "-a,attach STREAM", "connect only these: stdin, stdout, stderr", values.one_of("stdin", "stdout", "stderr"), LIST),
+    _flag(
+        HOW,
+        "-a,attach STREAM",
+        "connect only these: stdin, stdout, stderr",
+        values.one_of("stdin", "stdout", "stderr"),
+        LIST,
+    ),
     _flag(HOW, "rm", "remove the container and its anonymous volumes when it ends", kind=SWITCH),
     _flag(HOW, "name NAME", "call it so instead of adjective_noun"),
     _flag(HOW, "restart POLICY", "when it ends: no, always, unless-stopped, on-failure[:retries]", values.restart),
     _flag(HOW, "cidfile FILE", "write the container's id to a new file"),
-    _flag(HOW, "pull WHEN", "get the image first: always, missing, never", values.one_of("always", "missing", "never"), default="missing"),
+    _flag(
+        HOW,
+        "pull WHEN",
+        "get the image first: always, missing, never",
+        values.one_of("always", "missing", "never"),
+        default="missing",
+    ),
     _flag(HOW, "platform OS/ARCH", "the image's variant to run"),
     _flag(HOW, "detach-keys KEYS", "keys that leave it running", values.detach_keys, default=DETACH_KEYS),
     _flag(HOW, "sig-proxy", "pass signals on to the process", kind=SWITCH, default=True),
     _flag(HOW, "stop-signal SIGNAL", "what stop sends, instead of the image's signal or SIGTERM", values.signal_name),
-    _flag(HOW, "stop-timeout SECONDS", "how long stop waits before SIGKILL; -1 is for ever", values.between(-1, 2**31 - 1)),
+    _flag(
+        HOW, "stop-timeout SECONDS", "how long stop waits before SIGKILL; -1 is for ever", values.between(-1, 2**31 - 1)
+    ),
     _flag(HOW, "explain", "print the plan of the start; run nothing", kind=SWITCH),
     _flag(HOW, "trace", "print every step with its result and time on stderr", kind=SWITCH),
     _flag(HOW, "format FORMAT", "of --explain and --trace: text, json", values.one_of("text", "json")),
@@ -69,9 +83,15 @@ FLAGS = (
     _flag(SEES, "-h,hostname NAME", "host name", values.hostname),
     _flag(SEES, "domainname NAME", "NIS domain name", values.hostname),
     _flag(SEES, "device PATH[:PATH][:rwm]", "a device of the host", values.device, LIST),
-    _flag(SEES, "pid MODE", "PID namespace: host, container:NAME", values.namespace("host", "private", "", container=True)),
-    _flag(SEES, "ipc MODE", "IPC namespace: private, shareable, none, host, container:NAME",
-          values.namespace("private", "shareable", "none", "host", "", container=True)),
+    _flag(
+        SEES, "pid MODE", "PID namespace: host, container:NAME", values.namespace("host", "private", "", container=True)
+    ),
+    _flag(
+        SEES,
+        "ipc MODE",
+        "IPC namespace: private, shareable, none, host, container:NAME",
+        values.namespace("private", "shareable", "none", "host", "", container=True),
+    ),
     _flag(SEES, "uts MODE", "UTS namespace: host", values.namespace("host", "private", "")),
     _flag(SEES, "userns MODE", "user namespace: host", values.namespace("host", "")),
     _flag(SEES, "cgroupns MODE", "cgroup namespace: private, host", values.namespace("private", "host", "")),
@@ -81,22 +101,39 @@ FLAGS = (
     _flag(MAY, "privileged", "all capabilities and devices, no seccomp, nothing masked", kind=SWITCH),
     _flag(MAY, "cap-add CAPABILITY", "such as NET_ADMIN, or ALL", values.capability, LIST),
     _flag(MAY, "cap-drop CAPABILITY", "such as MKNOD, or ALL", values.capability, LIST),
-    _flag(MAY, "security-opt OPTION", "no-new-privileges, seccomp=FILE|unconfined, apparmor=…, label=…, systempaths=unconfined",
-          None, LIST),
+    _flag(
+        MAY,
+        "security-opt OPTION",
+        "no-new-privileges, seccomp=FILE|unconfined, apparmor=…, label=…, systempaths=unconfined",
+        None,
+        LIST,
+    ),
     _flag(MAY, "device-cgroup-rule RULE", "such as 'c 1:3 rwm'", values.device_rule, LIST),
     _flag(MAY, "sysctl NAME=VALUE", "a kernel parameter of its namespaces", values.assignment, LIST),
-    _flag(NETWORK, "network MODE", "bridge, none, host, container:NAME, ns:PATH, or a network's name", aliases=("net",)),
-    _flag(NETWORK, "-p,publish [[ADDRESS:]PORT:]PORT[/PROTOCOL]", "make a port reachable from outside", values.publish, LIST),
+    _flag(
+        NETWORK, "network MODE", "bridge, none, host, container:NAME, ns:PATH, or a network's name", aliases=("net",)
+    ),
+    _flag(
+        NETWORK,
+        "-p,publish [[ADDRESS:]PORT:]PORT[/PROTOCOL]",
+        "make a port reachable from outside",
+        values.publish,
+        LIST,
+    ),
     _flag(NETWORK, "-P,publish-all", "publish every exposed port on a free one", kind=SWITCH),
     _flag(NETWORK, "expose PORT[/PROTOCOL]", "a port that the program listens on", values.expose, LIST),
-    _flag(NETWORK, "network-alias NAME", "a further name on its network", values.hostname, LIST, aliases=("net-alias",)),
+    _flag(
+        NETWORK, "network-alias NAME", "a further name on its network", values.hostname, LIST, aliases=("net-alias",)
+    ),
     _flag(NETWORK, "ip ADDRESS", "IPv4 address", values.address),
     _flag(NETWORK, "ip6 ADDRESS", "IPv6 address", values.address),
     _flag(NETWORK, "mac-address ADDRESS", "Ethernet address", values.mac),
-    _flag(NETWORK, "dns ADDRESS", "a name server", values.address, LIST),
-    _flag(NETWORK, "dns-search DOMAIN", "a search domain; '.' for none", None, LIST),
-    _flag(NETWORK, "dns-option OPTION", "a resolver option", None, LIST, aliases=("dns-opt",)),
-    _flag(NETWORK, "add-host NAME:ADDRESS", "a line of /etc/hosts; host-gateway is this machine", values.add_host, LIST),
+    _flag(NETWORK, "dns ADDRESS", "a name server", values.dns, LIST),
+    _flag(NETWORK, "dns-search DOMAIN", "a search domain; '.' for none", values.dns_search, LIST),
+    _flag(NETWORK, "dns-option OPTION", "a resolver option", values.dns_option, LIST, aliases=("dns-opt",)),
+    _flag(
+        NETWORK, "add-host NAME:ADDRESS", "a line of /etc/hosts; host-gateway is this machine", values.add_host, LIST
+    ),
     _flag(LIMITS, "-m,memory SIZE", "memory, such as 512m or 1.5g", parse_size),
     _flag(LIMITS, "memory-swap SIZE", "memory and swap together; -1 is no limit", values.size_or_unlimited),
     _flag(LIMITS, "memory-reservation SIZE", "memory to leave it when memory is short", parse_size),
@@ -121,14 +158,21 @@ FLAGS = (
     # docker's flags that mean nothing here
     Flag("disable-content-trust", kind=SWITCH, hidden=True),
     Flag("no-healthcheck", kind=SWITCH, hidden=True),
-    *_health("health-cmd", "health-interval", "health-retries", "health-start-interval", "health-start-period", "health-timeout"),
+    *_health(
+        "health-cmd",
+        "health-interval",
+        "health-retries",
+        "health-start-interval",
+        "health-start-period",
+        "health-timeout",
+    ),
     Flag("gpus", refused="pass the devices with --device"),
     Flag("runtime", refused="pyrun is the runtime"),
     Flag("storage-opt", refused="the size of a root file system cannot be limited"),
-    Flag("link", refused="containers on one network reach each other; see --network container:NAME and --add-host"),
+    Flag("link", refused="containers on one network reach each other by address; see --add-host"),
     Flag("link-local-ip", refused="use --ip"),
     Flag("isolation", refused="it is for Windows"),
     Flag("kernel-memory", refused="cgroup v2 has no such limit; use --memory"),
     Flag("cpu-rt-period", refused="cgroup v2 has no such limit; use --cpus"),
     Flag("cpu-rt-runtime", refused="cgroup v2 has no such limit; use --cpus"),
-)  # fmt: skip
+)

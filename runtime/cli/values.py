@@ -188,31 +188,19 @@ def _limit(text: str) -> int:
 
 def device(text: str) -> DeviceOption:
     """--device HOST[:CONTAINER][:PERMISSIONS]."""
-    parts = text.split(":")
-    host, inside, permissions = parts[0], parts[0], "rwm"
-    if len(parts) == 2 and _is_permissions(parts[1]):
-        permissions = parts[1]
-    elif len(parts) in (2, 3):
-        inside = parts[1] or host
-        permissions = parts[2] if len(parts) == 3 else permissions
-    if len(parts) > 3 or not host.startswith("/") or not inside.startswith("/") or not _is_permissions(permissions):
-        raise ValueError("expected /dev/NAME[:/dev/NAME][:rwm]")
-    ordered = "".join(letter for letter in "rwm" if letter in permissions)
-    return DeviceOption(os.path.normpath(host), os.path.normpath(inside), ordered)
+    from pyrun.cgroups.device_flags import parse_device
 
-
-def _is_permissions(text: str) -> bool:
-    return 0 < len(text) <= 3 and set(text) <= set("rwm") and len(set(text)) == len(text)
+    flag = parse_device(text)
+    ordered = "".join(letter for letter in "rwm" if letter in flag.access)
+    return DeviceOption(os.path.normpath(flag.host), os.path.normpath(flag.inside), ordered)
 
 
 def device_rule(text: str) -> str:
-    """--device-cgroup-rule "c 1:3 rwm": type a, b or c; numbers or *."""
-    parts = text.split()
-    numbers = parts[1].split(":") if len(parts) == 3 else []
-    good = len(numbers) == 2 and all(one == "*" or (one.isascii() and one.isdigit()) for one in numbers)
-    if not good or parts[0] not in ("a", "b", "c") or not _is_permissions(parts[2]):
-        raise ValueError("expected TYPE MAJOR:MINOR PERMISSIONS, such as 'c 1:3 rwm'")
-    return " ".join(parts)
+    """--device-cgroup-rule "c 1:3 rwm"."""
+    from pyrun.cgroups.device_flags import parse_rule
+
+    parse_rule(text)
+    return text
 
 
 def device_rate(text: str) -> tuple[str, int]:
@@ -244,39 +232,24 @@ def restart(text: str) -> RestartPolicy:
     return RestartPolicy(name, digits(retries) if colon else 0)
 
 
-def signal_number(text: str) -> int:
-    """A signal as 9, KILL, SIGKILL, kill or RTMIN+3. Raises ValueError."""
-    import signal  # loads enum: only the commands with a signal in them need it
-
-    if text.isascii() and text.isdigit():
-        if 0 < int(text) < signal.NSIG:
-            return int(text)
-        raise ValueError(f"signals are 1 to {signal.NSIG - 1}")
-    name = text.upper().removeprefix("SIG")
-    base, plus, offset = name.partition("+")
-    if base == "RTMAX" or "-" in base:
-        base, plus, offset = name.partition("-")
-    found = signal.Signals.__members__.get(f"SIG{base}")
-    if found is None or (plus and base not in ("RTMIN", "RTMAX")):
-        from pyrun.runtime.oci.nearest import did_you_mean
-
-        guess = did_you_mean(f"SIG{name}", signal.Signals.__members__)
-        raise ValueError(f"no such signal; {guess}" if guess else "no such signal")
-    number = int(found) + (digits(offset) if base == "RTMIN" and plus else -digits(offset) if plus else 0)
-    if plus and not signal.SIGRTMIN <= number <= signal.SIGRTMAX:
-        raise ValueError("there is no such real-time signal")
-    return number
-
-
 def signal_name(text: str) -> str:
-    """As signal_number(), giving the name: "SIGTERM"; the number of a nameless real-time signal."""
-    import signal
+    """A signal by name or number, as its name: "SIGTERM"; a nameless real-time signal stays a number."""
+    from pyrun.runtime.engine.signals import number
 
-    number = signal_number(text)
+    found = number(text)
+    import signal  # loaded by number() already
+
     try:
-        return signal.Signals(number).name
+        return signal.Signals(found).name
     except ValueError:
-        return str(number)
+        return str(found)
+
+
+def signal_number(text: str) -> int:
+    """A signal as 9, KILL, SIGKILL, kill or RTMIN+3. Raises UsageError."""
+    from pyrun.runtime.engine.signals import number  # loads signal, and with it enum
+
+    return number(text)
 
 
 def hostname(text: str) -> str:
@@ -329,12 +302,31 @@ def address(text: str) -> str:
 
 
 def add_host(text: str) -> tuple[str, str]:
-    """--add-host NAME:ADDRESS or NAME=ADDRESS; host-gateway stands for this machine."""
-    cut = min((at for at in (text.find(":"), text.find("=")) if at >= 0), default=-1)
-    if cut < 0:
-        raise ValueError("expected NAME:ADDRESS")
-    name, value = text[:cut], text[cut + 1 :]
-    return hostname(name), value if value == "host-gateway" else address(value)
+    """--add-host NAME:ADDRESS; host-gateway stands for this machine."""
+    from pyrun.netns.files import parse_add_host
+
+    return parse_add_host(text)
+
+
+def dns(text: str) -> str:
+    """--dns ADDRESS."""
+    from pyrun.netns.files import parse_dns
+
+    return parse_dns(text)
+
+
+def dns_search(text: str) -> str:
+    """--dns-search DOMAIN."""
+    from pyrun.netns.files import parse_dns_search
+
+    return parse_dns_search(text)
+
+
+def dns_option(text: str) -> str:
+    """--dns-option OPTION."""
+    from pyrun.netns.files import parse_dns_option
+
+    return parse_dns_option(text)
 
 
 def mac(text: str) -> str:
@@ -354,12 +346,6 @@ def detach_keys(text: str) -> str:
         if len(control) != 1 or (key != control and control not in "abcdefghijklmnopqrstuvwxyz@[\\]^_"):
             raise ValueError("expected keys such as ctrl-p,ctrl-q")
     return text
-
-
-def key_bytes(text: str) -> bytes:
-    """The bytes that a terminal sends for detach_keys() text: ctrl-p is 0x10."""
-    keys = text.split(",") if text else []
-    return b"".join(bytes([ord(key[5:].upper()) & 0x1F]) if len(key) > 1 else key.encode() for key in keys)
 
 
 def seccomp(text: str) -> str:

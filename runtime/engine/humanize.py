@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sizes, durations and times: as people write them, and as docker's users are used to reading them.
 
-Every parser takes ASCII digits only and raises ValueError with the reason; times inside pyrun are nanoseconds since 1970.
+Every parser takes ASCII digits only and raises ValueError with the reason. Times are nanoseconds since 1970.
 """
 
 from __future__ import annotations

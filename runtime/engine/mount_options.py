@@ -62,7 +62,7 @@ def parse_volume(text: str) -> MountOption:
 
 
 def parse_tmpfs(text: str) -> MountOption:
-    """--tmpfs TARGET[:OPTIONS], the options being mount(8)'s for tmpfs: size=64m,mode=1777,noexec. Raises UsageError."""
+    """--tmpfs TARGET[:OPTIONS], with mount(8)'s options for tmpfs: size=64m,mode=1777,noexec. Raises UsageError."""
     target, _, options = text.partition(":")
     fields: dict[str, Any] = {}
     rest: list[str] = []

@@ -174,4 +174,3 @@ def _some(names: list[str]) -> str:
 
 def _spelled(operand: Any) -> str:
     return "." + ".".join(operand.fields) if isinstance(operand, Chain) else "the value"
-

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""pyrun images: lists images."""
+
+from __future__ import annotations
+
+from pyrun.runtime.cli import output
+from pyrun.runtime.cli.flags import SWITCH, Args, Command, Flag
+from pyrun.runtime.engine import humanize
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyrun.rootfs.image import Image
+    from pyrun.runtime.cli.context import Context
+
+COLUMNS = {
+    "ID": "IMAGE ID",
+    "Repository": "REPOSITORY",
+    "Tag": "TAG",
+    "Digest": "DIGEST",
+    "CreatedSince": "CREATED",
+    "CreatedAt": "CREATED AT",
+    "Size": "SIZE",
+    "Containers": "CONTAINERS",
+    "SharedSize": "SHARED SIZE",
+    "UniqueSize": "UNIQUE SIZE",
+    "VirtualSize": "SIZE",
+}
+DEFAULT = ("Repository", "Tag", "ID", "CreatedSince", "Size")
+FILTERS = ("dangling", "label", "reference", "before", "since")
+NONE = "<none>"
+
+
+def rows(image: Image, *, shorten: bool) -> list[dict[str, Any]]:
+    """One row per name of an image; one of <none> when it has no name."""
+    size = humanize.size(image.size, 3)
+    found = []
+    for name in image.names or ("",):
+        repository, _, tag = name.rpartition(":")
+        found.append(
+            {
+                "Containers": "N/A",
+                "CreatedAt": humanize.local_time(image.created),
+                "CreatedSince": humanize.ago(image.created) or "N/A",
+                "Digest": image.digest,
+                "ID": image.id.removeprefix("sha256:")[:12] if shorten else image.id,
+                "Repository": repository or NONE,
+                "SharedSize": "N/A",
+                "Size": size,
+                "Tag": tag or NONE,
+                "UniqueSize": "N/A",
+                "VirtualSize": size,
+            }
+        )
+    return found
+
+
+def run(args: Args, ctx: Context) -> int:
+    """One line per name, newest image first."""
+    from pyrun.rootfs.store import ImageStore
+
+    store = ImageStore(ctx.paths)
+    filters = output.by_name(args.many("filter"), FILTERS)
+    if args.arguments:
+        filters.setdefault("reference", []).append(args.arguments[0])
+    chosen = [image for image in store.list() if _fits(image, filters)]
+    for reference in filters.get("before", ()):
+        bound = store.resolve(reference).created
+        chosen = [image for image in chosen if image.created < bound]
+    for reference in filters.get("since", ()):
+        bound = store.resolve(reference).created
+        chosen = [image for image in chosen if image.created > bound]
+    shorten = not args.on("no-trunc")
+    if args.on("quiet"):
+        ctx.print(*dict.fromkeys(rows(image, shorten=shorten)[0]["ID"] for image in chosen))
+        return 0
+    wanted = filters.get("reference", [])
+    shown = [row for image in chosen for row in rows(image, shorten=shorten) if _named(row, wanted)]
+    default = ("Repository", "Tag", "Digest", "ID", "CreatedSince", "Size") if args.on("digests") else DEFAULT
+    output.print_rows(ctx, shown, args.text("format"), COLUMNS, default)
+    return 0
+
+
+def _fits(image: Image, filters: dict[str, list[str]]) -> bool:
+    if not output.labels_fit(image.config.labels, filters.get("label", ())):
+        return False
+    dangling = [value.lower() in ("true", "1") for value in filters.get("dangling", ())]
+    if dangling and (not image.names) not in dangling:
+        return False
+    wanted = filters.get("reference", [])
+    return not wanted or any(_named(row, wanted) for row in rows(image, shorten=True))
+
+
+def _named(row: dict[str, Any], patterns: list[str]) -> bool:
+    """Whether a row's name fits one of the shell patterns, with or without its tag."""
+    if not patterns:
+        return True
+    from fnmatch import fnmatchcase
+
+    repository, whole = row["Repository"], f"{row['Repository']}:{row['Tag']}"
+    return any(fnmatchcase(name, pattern) for pattern in patterns for name in (repository, whole))
+
+
+IMAGES = Command(
+    "images",
+    "[NAME[:TAG]]",
+    "List images",
+    run,
+    (
+        Flag("all", "a", SWITCH, "accepted, as docker does; all are shown", hidden=True),
+        Flag("digests", "", SWITCH, "the manifests' digests too"),
+        output.filter_flag("dangling=true, label=team, reference='flask*'"),
+        output.FORMAT,
+        output.NO_TRUNC,
+        output.QUIET,
+    ),
+    most=1,
+    aliases=("image ls", "image list"),
+    details=f"Filters: {', '.join(FILTERS)}\nFields of --format: {', '.join(COLUMNS)}",
+)
