@@ -13,7 +13,7 @@ Calls that the monitor answers itself, from client.request() and from link.reque
 
     ping                                  {"pid": …}
     sessions                              [{"id", "kind", "tty", "pid"?, "attached": n, "state": "running"|…}]
-    wait {"id"}                           {"code": n}: when the session has finished (finisher included); NotFound at once
+    wait {"id"}                           {"code": n} when the session has finished, finisher included; or NotFound
     resize {"id", "rows", "cols"}         null
     signal {"id", "signal": n}            null: by pidfd, so never to another process
     cancel-restart {"id"}                 {"cancelled": bool}
@@ -24,6 +24,9 @@ Calls that the monitor answers itself, from client.request() and from link.reque
 
 Every other name goes to handlers.call() in a worker.
 
-Files: protocol (frames), client + terminal (the thin client), spawn (starting a monitor), loop (epoll, timers),
-server (requests), worker (forks), session (a running process), inbox (output that survives kill -9), keeper (the fd store).
+The thin client: client, terminal, spawn (starting a monitor). Both sides: protocol, sockets, answers (errors).
+The monitor: server, loop (epoll, timers), client_side and task (connections and workers as it sees them), calls (the
+table above), channel (a framed connection), session (a running process), inbox (output that survives kill -9), keeper
+(the fd store).
+Workers: worker (the fork and the link). Logs: logs (writing), logread.
 """
