@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-import os
+import sys
 
 from pyrun.runtime.cli import dispatch
 from pyrun.runtime.errors import PyrunError
-from pyrun.runtime.paths import Paths
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -16,6 +14,7 @@ if TYPE_CHECKING:
     from pyrun.runtime.monitor.handlers import Relay
     from pyrun.runtime.monitor.loop import Loop
     from pyrun.runtime.monitor.worker import WorkerLink
+    from pyrun.runtime.paths import Paths
 
 #: imported before the first request, so that a worker is a fork with everything at hand
 WARM = (
@@ -71,16 +70,15 @@ class EngineHandlers:
         return relay.make(fd, target, loop)
 
 
-def main(data_root: str, run_root: str, ready_fd: int) -> None:
-    """The monitor of these roots; returns when it has been idle for a minute."""
+def main() -> None:
+    """The monitor of the roots in sys.argv; returns when it has been idle for a minute."""
     from importlib import import_module
 
     for module in WARM:
         import_module(module)
-    from pyrun.runtime.kernel import spawn
-    from pyrun.runtime.monitor import server
+    from pyrun.runtime.kernel.spawn import program_fd
+    from pyrun.runtime.monitor import server, spawn
 
-    spawn.program_fd()  # the sealed memfd of pyrun-init: workers inherit it
-    os.umask(0o022)
-    paths = Paths(data_root, run_root)
+    paths, ready_fd = spawn.arguments(sys.argv)
+    program_fd()  # the sealed memfd of pyrun-init, once for all workers
     server.serve(paths, EngineHandlers(paths), ready_fd)

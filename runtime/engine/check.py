@@ -60,7 +60,8 @@ def oom_score(paths: Paths, options: RunOptions) -> None:
         own = int(file.read())
     if options.oom_score_adj < own and "CAP_SYS_RESOURCE" not in capabilities.names(capabilities.held().effective):
         raise Unsupported(
-            f"--oom-score-adj {options.oom_score_adj}", f"pyrun's own is {own}, and it lacks CAP_SYS_RESOURCE to lower it"
+            f"--oom-score-adj {options.oom_score_adj}",
+            f"pyrun's own is {own}, and it lacks CAP_SYS_RESOURCE to lower it",
         )
 
 
@@ -73,24 +74,34 @@ def limits(paths: Paths, options: RunOptions) -> None:
             raise UsageError("--memory-swap", "needs --memory: it is memory and swap together")
         if options.memory_swap < options.memory:
             raise UsageError("--memory-swap", "must not be smaller than --memory: it is memory and swap together")
-    if options.memory is not None and options.memory_reservation is not None and options.memory_reservation > options.memory:
+    if (
+        options.memory is not None
+        and options.memory_reservation is not None
+        and options.memory_reservation > options.memory
+    ):
         raise UsageError("--memory-reservation", "must not be larger than --memory")
 
 
 def restart(paths: Paths, options: RunOptions) -> None:
     """--rm removes what --restart would start again."""
     if options.rm and options.restart.name != "no":
-        raise UsageError("--rm and --restart", "a container cannot be removed and started again", hint="leave one of them out")
+        raise UsageError(
+            "--rm and --restart", "a container cannot be removed and started again", hint="leave one of them out"
+        )
 
 
 def modes(paths: Paths, options: RunOptions) -> None:
     """Namespaces that do not go together."""
     if options.userns not in ("", "host"):
-        raise Unsupported(f"--userns {options.userns}", "only the host's user namespace is supported yet", hint="--userns host")
+        raise Unsupported(
+            f"--userns {options.userns}", "only the host's user namespace is supported yet", hint="--userns host"
+        )
     if options.network == "host" and (options.publish or options.publish_all):
         raise UsageError("-p with --network host", "the container has the host's own ports", hint="leave -p out")
     if options.network in ("none",) and options.publish:
-        raise UsageError("-p with --network none", "there is no network to publish from", hint="leave -p or --network out")
+        raise UsageError(
+            "-p with --network none", "there is no network to publish from", hint="leave -p or --network out"
+        )
     if options.network.startswith(("container:", "ns:")):
         if options.publish or options.publish_all:
             raise UsageError(f"-p with --network {options.network}", "the ports are those of the network's owner")

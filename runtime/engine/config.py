@@ -47,7 +47,7 @@ class Resolved(Record):
     seccomp: dict[str, Any] | None
     namespace_paths: dict[str, str]  # type -> path to join; "" stays in the host's
     devices: tuple[DeviceNode, ...] = ()
-    block_devices: dict[str, tuple[int, int]] = {}  # noqa: RUF012 - read only
+    block_devices: dict[str, tuple[int, int]] = {}  # read only
     etc_files: tuple[tuple[str, str], ...] = ()  # (file of the container's directory, path in the container)
     rootfs_propagation: str = ""
 
@@ -229,7 +229,11 @@ def mounts(paths: Paths, container: Container, resolved: Resolved) -> list[dict[
         found.append(bind_json(f"{paths.container(container.id)}/{file}", target, ["rbind", "rprivate"]))
     found += [mount_json(mount) for mount in sorted(container.mounts, key=lambda m: m.target.count("/"))]
     taken = {mount.target.rstrip("/") or "/" for mount in container.mounts}
-    return [m for index, m in enumerate(found) if m["destination"] not in taken or index >= len(found) - len(container.mounts)]
+    return [
+        m
+        for index, m in enumerate(found)
+        if m["destination"] not in taken or index >= len(found) - len(container.mounts)
+    ]
 
 
 def default_mounts(options: RunOptions, resolved: Resolved) -> list[dict[str, Any]]:
@@ -239,7 +243,9 @@ def default_mounts(options: RunOptions, resolved: Resolved) -> list[dict[str, An
     if resolved.namespace_paths.get("ipc") == "":
         for index, mount in enumerate(found):
             if mount["destination"] in ("/dev/shm", "/dev/mqueue"):
-                found[index] = bind_json(mount["destination"], mount["destination"], ["rbind", "nosuid", "nodev", "noexec"])
+                found[index] = bind_json(
+                    mount["destination"], mount["destination"], ["rbind", "nosuid", "nodev", "noexec"]
+                )
     return found
 
 

@@ -94,7 +94,9 @@ def command_line(options: RunOptions, config: ImageConfig) -> tuple[str, ...]:
     else:
         argv = (*options.entrypoint, *options.command)
     if not argv or not argv[0]:
-        raise UsageError("no command", "neither the image nor the command line says what to run", hint="pyrun run IMAGE COMMAND")
+        raise UsageError(
+            "no command", "neither the image nor the command line says what to run", hint="pyrun run IMAGE COMMAND"
+        )
     return argv
 
 
@@ -122,7 +124,9 @@ def mount_points(paths: Paths, container_id: str, options: RunOptions, config: I
     points = [mount_point(paths, option) for option in options.mounts]
     points += list(volumes_from(paths, options, {point.target for point in points}))
     taken = {point.target for point in points}
-    points += [mount_point(paths, MountOption("volume", "", target)) for target in config.volumes if target not in taken]
+    points += [
+        mount_point(paths, MountOption("volume", "", target)) for target in config.volumes if target not in taken
+    ]
     seen: set[str] = set()
     for point in points:
         if point.target in seen:

@@ -52,7 +52,9 @@ def host_before(prepared: Prepared) -> Iterator[ExplainedStep]:
         yield ExplainedStep("host", "cgroup", line, "limits are in force before there is a process")
     if not container.options.tty:
         for name in ("stdout", "stderr", *(["stdin"] if container.options.interactive else [])):
-            yield ExplainedStep("host", "streams", f"mkfifo {name}", "the program holds it open itself: no SIGPIPE, ever")
+            yield ExplainedStep(
+                "host", "streams", f"mkfifo {name}", "the program holds it open itself: no SIGPIPE, ever"
+            )
     flags = s.namespace_words(prepared.plan.clone_flags)
     yield ExplainedStep(
         "host", "process", f"clone3 {flags} into cgroup {container.cgroup_path}; exec pyrun-init",
@@ -88,4 +90,6 @@ def network_steps(prepared: Prepared) -> Iterator[ExplainedStep]:
 
 def host_after(prepared: Prepared) -> Iterator[ExplainedStep]:
     """Nothing is left to do once the program runs, but to watch it."""
-    yield ExplainedStep("host", "monitor", "read its output into the log; wait for it by pidfd", "it is the monitor's child")
+    yield ExplainedStep(
+        "host", "monitor", "read its output into the log; wait for it by pidfd", "it is the monitor's child"
+    )

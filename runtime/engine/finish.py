@@ -12,6 +12,7 @@ import os
 from pyrun.cgroups import mount as cgroup_mount
 from pyrun.cgroups import oom
 from pyrun.cgroups.group import Cgroup
+from pyrun.runtime import files
 from pyrun.runtime.engine import containers as c
 from pyrun.runtime.engine import network
 from pyrun.runtime.engine.create import now
@@ -35,9 +36,7 @@ def exit_code(returncode: int | None) -> int | None:
     return None if returncode is None else returncode if returncode >= 0 else 128 - returncode
 
 
-def finish(
-    paths: Paths, container_id: str, returncode: int | None, link: WorkerLink | None = None
-) -> dict[str, Any]:
+def finish(paths: Paths, container_id: str, returncode: int | None, link: WorkerLink | None = None) -> dict[str, Any]:
     """Cleans up after a container that ended: ports, address, cgroup, run directory; records how it ended.
 
     Returns {"code", "restart_after_s"} for the monitor. Raises PyrunError; what can be done, is done first.
@@ -107,9 +106,9 @@ def restart_delay(container: c.Container, state: c.State) -> float | None:
     policy = container.options.restart
     if state.stopped_by_user or policy.name == "no":
         return None
-    if policy.name == "on-failure":
-        if state.exit_code == 0 or (policy.max_retries and state.restart_count >= policy.max_retries):
-            return None
+    exhausted = bool(policy.max_retries) and state.restart_count >= policy.max_retries
+    if policy.name == "on-failure" and (state.exit_code == 0 or exhausted):
+        return None
     steady = seconds_between(state.started_at, state.finished_at) >= STEADY_S
     return FIRST_RESTART_S if steady else min(FIRST_RESTART_S * 2.0 ** min(state.restart_count, 20), LONGEST_RESTART_S)
 
@@ -135,19 +134,23 @@ def recover(paths: Paths, link: WorkerLink | None = None, known: frozenset[str] 
 
     `known` are the containers that the monitor watches: they are its business.
     """
-    store = c.ContainerStore(paths)
-    done: list[str] = []
-    live: set[str] = set(known)
-    for container_id in store.ids():
-        try:
-            done += recover_one(paths, store, container_id, live, link)
-        except (OSError, PyrunError) as error:
-            done.append(f"{container_id[:12]}: {error}")
     from pyrun.cgroups import recover as cgroup_recover
     from pyrun.netns import recover as network_recover
 
-    with step("recover", "leases, port maps, interfaces and cgroups of containers that are gone"):
-        done += network_recover.recover(paths, live)
+    store = c.ContainerStore(paths)
+    done: list[str] = []
+    live: set[str] = set(known)
+    with (
+        files.Lock(f"{paths.run}/recover.lock"),  # no start is under way
+        step("recover", "leases, port maps, interfaces and cgroups of containers that are gone"),
+    ):
+        for container_id in store.ids():
+            try:
+                done += recover_one(paths, store, container_id, live, link)
+            except (OSError, PyrunError) as error:
+                done.append(f"{container_id[:12]}: {error}")
+        found = network_recover.recover(paths, live)
+        done += [f"network: {name}" for name in (*found.ports, *found.links, *found.leases)]
         prefix = cgroup_mount.container_path("x", instance=paths.instance).rpartition("/")[0]
         done += cgroup_recover.recover(prefix, lambda: live | set(store.ids()))
     return done
@@ -157,13 +160,10 @@ def recover_one(
     paths: Paths, store: c.ContainerStore, container_id: str, live: set[str], link: WorkerLink | None
 ) -> list[str]:
     """One container: adds it to `live` when its process exists."""
-    try:
-        with store.lock(container_id, blocking=False):
-            pass
-    except BlockingIOError:
-        live.add(container_id)  # somebody is at work on it
-        return []
-    if not os.path.exists(f"{paths.container(container_id)}/container.json"):
+    record = f"{paths.container(container_id)}/container.json"
+    with files.Lock(f"{paths.data}/names/.lock"):  # held while a container is made
+        half_made = not os.path.exists(record)
+    if half_made:
         from pyrun.runtime.engine.remove import remove_files
 
         remove_files(paths, container_id)

@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrun.netns.attach import Endpoint
     from pyrun.netns.networks import Network
-    from pyrun.netns.ports import PortSpec
+    from pyrun.netns.ports import PortMapping, PortSpec
     from pyrun.netns.rtnl import Rtnl
     from pyrun.runtime.engine.options import RunOptions
     from pyrun.runtime.monitor.worker import WorkerLink
@@ -53,7 +53,7 @@ class Connection:
             paths, published_ports(container), name_of=lambda holder: name_of(paths, holder)
         )
         undo.on_failure(self._reserved.close)
-        bridge.ensure(paths, self.network, self._host)
+        self.network = bridge.ensure(paths, self._host, self.network)
         self.notes = firewall.ensure(paths, self.network)
 
     def attach(self, netlink_fd: int) -> None:
@@ -62,7 +62,13 @@ class Connection:
 
         options = self.container.options
         self.endpoint = attach.attach(
-            self.paths, self.network, netlink_fd, self.container.id, ip=options.ip, mac=options.mac_address, host=self._host
+            self.paths,
+            self.network,
+            netlink_fd,
+            self.container.id,
+            ip=options.ip,
+            mac=options.mac_address,
+            host=self._host,
         )
         self._undo.on_failure(attach.detach, self.paths, self.network.name, self.container.id)
 
@@ -81,9 +87,9 @@ class Connection:
             self._reserved.close()
 
     @property
-    def ports(self) -> tuple[c.Port, ...]:
+    def ports(self) -> tuple[PortMapping, ...]:
         """What the state records."""
-        return tuple(c.Port(m.container_port, m.proto, m.host_ip, m.host_port) for m in self._reserved.mappings)
+        return self._reserved.mappings
 
 
 def find(paths: Paths, name: str, host: Rtnl) -> Network:
@@ -185,5 +191,3 @@ def write_in_place(path: str, text: str) -> None:
     with open(path, "r+", encoding="utf-8") as file:
         file.truncate(0)
         file.write(text)
-
-

@@ -39,7 +39,15 @@ HINTS: dict[tuple[str, int], str] = {
     ("CHDIR", EACCES): "the container's user may not enter the working directory",
 }
 
-ELF_MACHINES = {0x03: "i386", 0x28: "arm", 0x3E: "amd64", 0xB7: "arm64", 0xF3: "riscv64", 0x16: "s390x", 0x15: "ppc64le"}
+ELF_MACHINES = {
+    0x03: "i386",
+    0x28: "arm",
+    0x3E: "amd64",
+    0xB7: "arm64",
+    0xF3: "riscv64",
+    0x16: "s390x",
+    0x15: "ppc64le",
+}
 MACHINE = {"x86_64": 0x3E, "aarch64": 0xB7}
 
 
@@ -76,7 +84,9 @@ def not_found(program: str, errno: int) -> StartError:
         return StartError(what, "permission denied", hint=hint, code=EXIT_NOT_EXECUTABLE, errno=errno, path=program)
     if errno == ENOENT and "/" not in program:
         why = "executable file not found in $PATH"
-        return StartError(what, why, hint="is it installed in the image?", code=EXIT_NOT_FOUND, errno=errno, path=program)
+        return StartError(
+            what, why, hint="is it installed in the image?", code=EXIT_NOT_FOUND, errno=errno, path=program
+        )
     code = EXIT_NOT_FOUND if errno == ENOENT else EXIT_NOT_EXECUTABLE
     return StartError(what, os.strerror(errno).lower(), code=code, errno=errno, path=program)
 
@@ -118,7 +128,10 @@ def explain_program(head: bytes, errno: int) -> tuple[str, str]:
                 "it is dynamically linked: install the C library it was built with (glibc or musl), or link it statically",
             )
     elif errno == ENOEXEC and head and not head.startswith(b"\x7fELF"):
-        return "it is neither an ELF program nor has it a #! line", "put #!/bin/sh on the first line, or run it by a shell"
+        return (
+            "it is neither an ELF program nor has it a #! line",
+            "put #!/bin/sh on the first line, or run it by a shell",
+        )
     elif errno == ENOEXEC and not head:
         return "the file is empty", ""
     return "", ""

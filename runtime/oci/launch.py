@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Carrying a plan out: clone3, then a conversation with pyrun-init until it has become the user's program.
 
-    pyrun-init says    we answer       when
-    ─────────────────  ──────────────  ─────────────────────────────────────────────────────────────
-    SYNC point         GO (one byte)   the host side did what the point is named for (steps.SYNC_POINTS)
-    PID pid + pidfd    GO              FORK: this process goes on, the one before it has ended
-    FD name + fd       -               "netlink", "console", "seccomp": handed out by a step
-    TRACE ns           -               a step is done (only with trace)
-    READY              -               WAIT_START: `create` is done
-    EXEC               -               execve comes now
-    ERROR errno text   -               a step failed; the process ends
-    end of file        -               after EXEC: execve worked. Before it: the process was killed
+pyrun-init says    we answer       when
+─────────────────  ──────────────  ─────────────────────────────────────────────────────────────
+SYNC point         GO (one byte)   the host side did what the point is named for (steps.SYNC_POINTS)
+PID pid + pidfd    GO              FORK: this process goes on, the one before it has ended
+FD name + fd       -               "netlink", "console", "seccomp": handed out by a step
+TRACE ns           -               a step is done (only with trace)
+READY              -               WAIT_START: `create` is done
+EXEC               -               execve comes now
+ERROR errno text   -               a step failed; the process ends
+end of file        -               after EXEC: execve worked. Before it: the process was killed
 """
 
 from __future__ import annotations
@@ -106,7 +106,9 @@ class Launch:
         flags = self.plan.clone_flags
         words = s.namespace_words(flags) or "no new namespaces"
         with events.step("process", f"clone3 {words}{' into cgroup' if self._cgroup_fd >= 0 else ''}; exec pyrun-init"):
-            self.pid, self.pidfd = spawn.spawn(flags | (CLONE_PARENT if self._clone_parent else 0), self._cgroup_fd, fds)
+            self.pid, self.pidfd = spawn.spawn(
+                flags | (CLONE_PARENT if self._clone_parent else 0), self._cgroup_fd, fds
+            )
 
     def abort(self) -> None:
         """Kills the process if there is one, reaps it if it is our child, and closes every descriptor."""
@@ -181,10 +183,12 @@ class Launch:
             if events.active():
                 events.emit(events.Event("container", "exec", self.plan.steps[-1].describe(), 0.0))
             return
-        raise StartError("start", "the process was killed before it could run the program", hint="out of memory? see dmesg")
+        raise StartError(
+            "start", "the process was killed before it could run the program", hint="out of memory? see dmesg"
+        )
 
     def _failed(self, index: int, errno: int, text: bytes) -> None:
-        what, path, head = (text.split(b"\0", 2) + [b"", b"", b""])[:3]
+        what, path, head = [*text.split(b"\0", 2), b"", b"", b""][:3]
         step = self.plan.steps[index] if index < len(self.plan.steps) else None
         last = self.plan.steps[-1]
         program = last.argv[0] if isinstance(last, s.Exec) else ""

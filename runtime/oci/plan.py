@@ -117,7 +117,9 @@ def container_steps(spec: Spec, extras: Extras, namespaces: NamespacePlan) -> It
             yield s.Netlink()  # early: the host side sets up the network while the mounts are made here
     if namespaces.new_mount:
         yield from root(spec, extras)
-        yield from mounts(spec, extras.cgroup_directory if namespaces.private_cgroup else "")  # sources are opened while the host is visible
+        yield from mounts(
+            spec, extras.cgroup_directory if namespaces.private_cgroup else ""
+        )  # sources are opened while the host is visible
         yield from devices(spec, bind=in_userns)  # after the mounts: /dev is one of them
         if process.cwd != "/":
             yield s.Mkdir(process.cwd)  # before the root becomes read-only; docker and runc make it too
@@ -265,9 +267,7 @@ def devices(spec: Spec, *, bind: bool) -> Iterator[s.Step]:
             yield device_step(path, S_IFCHR | 0o666, major, minor, bind=bind)
     for device in extra:
         mode = DEVICE_TYPES[device.type] | (device.file_mode if device.file_mode is not None else 0o666) & 0o7777
-        yield device_step(
-            device.path, mode, device.major, device.minor, device.uid or 0, device.gid or 0, bind=bind
-        )
+        yield device_step(device.path, mode, device.major, device.minor, device.uid or 0, device.gid or 0, bind=bind)
     for target, path in DEFAULT_SYMLINKS:
         yield s.Symlink(target, path)
 

@@ -479,7 +479,9 @@ class Seccomp(Step):
     program: bytes
 
     def describe(self) -> str:
-        return f"seccomp filter of {len(self.program) // 8} instructions{f' flags={self.flags:#x}' if self.flags else ''}"
+        return (
+            f"seccomp filter of {len(self.program) // 8} instructions{f' flags={self.flags:#x}' if self.flags else ''}"
+        )
 
 
 class Chdir(_Formatted):
@@ -535,5 +537,3 @@ def check_steps() -> list[str]:
         if kind.op:
             used.add(kind.op)
     return sorted(used.symmetric_difference(OPERATIONS))
-
-

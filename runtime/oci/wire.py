@@ -45,9 +45,7 @@ class Wire:
     def finish(self, *, trace: bool) -> bytes:
         """The whole plan as pyrun-init reads it."""
         flags = lib.PLAN_TRACE if trace else 0
-        header = struct.pack(
-            "=IIIII", lib.WIRE_MAGIC, lib.WIRE_VERSION, flags, len(self._records), len(self.fd_names)
-        )
+        header = struct.pack("=IIIII", lib.WIRE_MAGIC, lib.WIRE_VERSION, flags, len(self._records), len(self.fd_names))
         return header + b"".join(self._records)
 
     def _encode(self, kind: str, arg: Arg) -> bytes:

@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -51,8 +52,22 @@ int fail(const char *what, const char *path)
     return -1;
 }
 
+/* After WAIT_START nobody listens any more: `create` has exited. What still fails is said where the program's own
+ * errors would be. */
+static void say(const struct report *r)
+{
+    if (r->type != REPORT_ERROR)
+        return;
+    const char *what = r->text, *path = what + strlen(what) + 1, *reason = strerrordesc_np(r->error);
+    dprintf(STDERR_FILENO, "pyrun: %s %s: %s\n", what, path, reason ? reason : "unknown error");
+}
+
 static void send_report(struct report *r, size_t text_length, int fd)
 {
+    if (state.alone) {
+        say(r);
+        return;
+    }
     struct iovec data = {r, REPORT_HEAD + text_length};
     union {
         char bytes[CMSG_SPACE(sizeof(int))];

@@ -25,6 +25,7 @@ struct state {
     int proc;              /* private procfs */
     uint32_t step;         /* index of the running step, for reports */
     bool trace;
+    bool alone;            /* nobody is at the other end of the socket any more */
     char program[4097];    /* what EXEC runs */
 };
 extern struct state state;

@@ -309,6 +309,7 @@ int step_WAIT_START(const struct arg *a)
     char path[64], byte = 0;
     snprintf(path, sizeof path, "self/fd/%d", (int)a[0].u);
     report(REPORT_READY, 0, "", 0, -1);
+    state.alone = true;
     /* Opening the FIFO for writing blocks until `start` opens it for reading. By the private procfs: the container's
      * own /proc may be anything. */
     int fd = openat(state.proc, path, O_WRONLY | O_CLOEXEC);
