@@ -25,4 +25,4 @@ def test_what_needs_controllers_or_capabilities(vm: Vm) -> None:
     command = shlex.join(["env", "CI=true", *pytest_command, *needs, *(f"tests/{ring}" for ring in RINGS)])
     done = vm("--timeout", str(LIMIT_S), "--", command, limit=LIMIT_S + 200)
     assert done.returncode == 0, (done.stdout + done.stderr).decode(errors="replace")
-    print(done.stdout.decode(errors="replace"))  # noqa: T201 - pytest shows the inner run with -rP
+    print(done.stdout.decode(errors="replace"))  # pytest -rP shows it
