@@ -15,29 +15,38 @@ import stat
 
 from . import inroot, xattrs
 from .entry import DIR, FILE, HARDLINK, KIND_OF, SYMLINK, Entry
+from .stream import CHUNK
 from .tree import OPAQUE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
 MAX_SYMLINKS = 40  # path_resolution(7)
+_ROOT = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Stack:
     """Layers, topmost first, as one tree. A `with` block; keeps one fd per layer open.
 
+    A directory may be given as an fd (it is copied): a single one makes this a careful reader of any root, a running
+    container's too, since no method ever follows what it did not look at. `mounts` lie on top: path -> host directory.
+
     Paths are tuples of components. All methods raise OSError (ENOENT, ENOTDIR, ELOOP …) as the system calls do.
     """
 
-    def __init__(self, directories: Sequence[str]) -> None:
+    def __init__(self, directories: Sequence[str | int], mounts: Mapping[tuple[bytes, ...], str] | None = None) -> None:
         self._roots: list[int] = []
+        self._mounts = dict(mounts or {})
         try:
             for directory in directories:
-                self._roots.append(os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+                if isinstance(directory, int):
+                    self._roots.append(os.dup(directory))
+                else:
+                    self._roots.append(os.open(directory, _ROOT))
         except BaseException:
             self.close()
             raise
@@ -109,29 +118,44 @@ class Stack:
         with self._open(path) as found:
             return inroot.read_regular(found.fds[0], b"/" + b"/".join(path), max_bytes)
 
-    def open(self, path: tuple[bytes, ...]) -> int:
-        """A readable fd of the regular file at exactly `path` (see resolve())."""
+    def data(self, path: tuple[bytes, ...]) -> Iterator[bytes]:
+        """The bytes of the regular file at exactly `path` (see resolve()), in chunks of 256 KiB."""
         with self._open(path) as found:
-            return inroot.reopen_regular(found.fds[0], b"/" + b"/".join(path))
+            fd = inroot.reopen_regular(found.fds[0], b"/" + b"/".join(path))
+        try:
+            while chunk := os.read(fd, CHUNK):
+                yield chunk
+        finally:
+            os.close(fd)
 
     def list(self, path: tuple[bytes, ...]) -> list[bytes]:
         """The names in the directory at exactly `path`, sorted."""
         with self._open(path) as found:
             return found.names(path)
 
-    def walk(self, path: tuple[bytes, ...], base: tuple[bytes, ...] = ()) -> Iterator[tuple[Entry, tuple[bytes, ...]]]:
+    def walk(
+        self, path: tuple[bytes, ...], base: tuple[bytes, ...] = (), *, skip_devices: frozenset[int] = frozenset()
+    ) -> Iterator[tuple[Entry, tuple[bytes, ...]]]:
         """Everything at and below exactly `path`, parents first, as (entry placed below `base`, its own path).
 
-        The second and later names of a file come as hard links to the first.
+        The second and later names of a file come as hard links to the first. Directories on `skip_devices` (st_dev) are
+        taken as empty. What vanishes meanwhile is left out, but for `path` itself.
         """
         seen: dict[tuple[int, int], tuple[bytes, ...]] = {}
         todo = [(path, base)]
         while todo:
             own, placed = todo.pop()
-            with self._open(own) as found:
+            try:
+                opened = self._open(own)
+            except (FileNotFoundError, NotADirectoryError):
+                if own == path:
+                    raise
+                continue
+            with opened as found:
                 entry = found.entry(placed)
                 if entry.kind is DIR:
-                    todo += [((*own, name), (*placed, name)) for name in reversed(found.names(own))]
+                    if found.stat.st_dev not in skip_devices:
+                        todo += [((*own, name), (*placed, name)) for name in reversed(found.names(own))]
                 elif found.stat.st_nlink > 1:
                     key = (found.stat.st_dev, found.stat.st_ino)
                     if key in seen:
@@ -144,8 +168,14 @@ class Stack:
         """The object at exactly `path`, in each layer that has a part of it. Raises ENOENT, ENOTDIR."""
         fds = [os.dup(fd) for fd in self._roots]
         try:
-            for position, name in enumerate(path):
-                fds = _step(fds, name, path[: position + 1])
+            for depth, name in enumerate(path, 1):
+                mount = self._mounts.get(path[:depth])
+                if mount is None:
+                    fds = _step(fds, name, path[:depth])
+                else:
+                    inside = os.open(mount, os.O_PATH | os.O_CLOEXEC)
+                    _close(fds)
+                    fds = [inside]
             return _Found(fds)
         except BaseException:
             _close(fds)

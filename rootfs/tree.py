@@ -42,6 +42,7 @@ class TreeWriter:
                  0:0
     resolve      path -> canonical path: the parent directory in the merged view, when this root is only its top layer
     owner        (uid, gid) for everything, in place of what the entries say
+    existing     path -> Entry or None: what is there now; then a directory and something else never replace one another
 
     Entries with errors raise ArchiveError; system calls that fail raise it too, with the OSError as cause and in
     `errno`.
@@ -55,6 +56,7 @@ class TreeWriter:
         metadata_of: Callable[[tuple[bytes, ...]], Entry | None] | None = None,
         resolve: Callable[[tuple[bytes, ...]], tuple[bytes, ...]] | None = None,
         owner: tuple[int, int] | None = None,
+        existing: Callable[[tuple[bytes, ...]], Entry | None] | None = None,
     ) -> None:
         self.root_fd = root_fd
         self.overlay = overlay
@@ -62,6 +64,7 @@ class TreeWriter:
         self._metadata_of = metadata_of
         self._resolve = resolve
         self._owner = owner
+        self._existing = existing
         self._parents: dict[tuple[bytes, ...], int] = {}
         self._directories: dict[tuple[bytes, ...], Entry] = {}
         self._make = {
@@ -92,6 +95,8 @@ class TreeWriter:
                     raise entry.error("only a directory can be the root")
                 self._directories[()] = entry
                 return
+            if self._existing is not None:
+                _check_kinds(entry, self._existing(entry.parts))
             self._make[entry.kind](entry, self.parent(entry.parts[:-1]), entry.parts[-1], data)
         except OSError as error:
             raise _failed(entry, error) from error
@@ -338,6 +343,14 @@ class TreeWriter:
                 raise _failed(entry, error) from error
             finally:
                 os.close(fd)
+
+
+def _check_kinds(entry: Entry, there: Entry | None) -> None:
+    """What `cp` never does, as docker's: a directory in place of a file, or the other way round."""
+    if there is not None and (there.kind is DIR) != (entry.kind is DIR):
+        if there.kind is DIR:
+            raise entry.error("cannot replace a directory with something else")
+        raise entry.error("cannot replace a file with a directory")
 
 
 _HINTS = {
