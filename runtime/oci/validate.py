@@ -36,15 +36,25 @@ def namespaces_unique(spec: Spec) -> None:
         seen[entry.type] = index
 
 
-def mount_namespace_new(spec: Spec) -> None:
-    """Everything a container mounts would otherwise be mounted on the host (invariant 3), or in a stranger's tree."""
+def mount_namespace_private(spec: Spec) -> None:
+    """What a container mounts must not be mounted on the host (invariant 3), nor in a tree that others use.
+
+    A mount namespace that is joined is taken as it is, with its root.
+    """
     entry = spec.linux.namespace("mount")
-    if entry is None or entry.path:
-        raise wrong(
-            f"{_W}linux.namespaces",
-            "a new mount namespace is needed" if entry is None else "joining a mount namespace is not supported",
-            hint='add {"type": "mount"}',
-        )
+    if entry is None:
+        raise wrong(f"{_W}linux.namespaces", "a mount namespace is needed", hint='add {"type": "mount"}')
+    if not entry.path:
+        return
+    for key, value in (
+        ("mounts", spec.mounts),
+        ("linux.maskedPaths", spec.linux.masked_paths),
+        ("linux.readonlyPaths", spec.linux.readonly_paths),
+        ("linux.devices", spec.linux.devices),
+        ("root.readonly", spec.root is not None and spec.root.readonly),
+    ):
+        if value:
+            raise wrong(_W + key, "needs a new mount namespace, and the configuration joins one")
 
 
 def names_need_uts(spec: Spec) -> None:
@@ -206,10 +216,15 @@ def only_supported(spec: Spec) -> None:
     for key, name in _UNSUPPORTED_LINUX.items():
         if getattr(spec.linux, name):
             raise wrong(f"{_W}linux.{key}", "is not supported by pyrun")
+    if spec.linux.seccomp is not None and spec.linux.seccomp.notifies:
+        raise wrong(f"{_W}linux.seccomp.syscalls", "SCMP_ACT_NOTIFY is not supported by pyrun")
 
 
 def process_supported(process: Process, where: str) -> None:
-    """The same for a Process alone: `exec --process` uses it too, with its own `where`."""
+    """The same for a Process alone: `exec --process` uses it too, with its own `where`.
+
+    execCPUAffinity is not here: it says nothing about the container's first process.
+    """
     for key, name in _UNSUPPORTED_PROCESS.items():
         if getattr(process, name):
             raise wrong(f"{where}.{key}", "is not supported by pyrun")
@@ -249,7 +264,7 @@ def _is_ours(path: str, kind: str) -> bool:
 
 CHECKS: tuple[Callable[[Spec], None], ...] = (
     namespaces_unique,
-    mount_namespace_new,
+    mount_namespace_private,
     names_need_uts,
     user_namespace_mapped,
     process_ids_mapped,

@@ -13,6 +13,7 @@ from pyrun.runtime.oci import spec, validate
 if TYPE_CHECKING:
     from pathlib import Path
 
+JOINED = [{"type": "mount", "path": "/proc/1/ns/mnt"}]
 MAP = [{"containerID": 0, "hostID": 100000, "size": 1000}]
 
 
@@ -47,6 +48,7 @@ GOOD: list[dict[str, Any]] = [
     document(namespaces=spaces("ipc", "network"), sysctl={"kernel.shmmax": "1", "net.core.somaxconn": "1"}),
     document(cgroupsPath="system.slice:docker:1234"),
     document(cgroupsPath="/docker/1234..5"),
+    document(namespaces=JOINED),
     document(personality={"domain": "LINUX32"}),
     {**document(), "mounts": [{"destination": "/x", "source": "/y", "options": ["bind"]}]},
     {**document(), "mounts": [{"destination": "/x", "type": "tmpfs", "options": ["tmpcopyup"]}]},
@@ -72,8 +74,13 @@ def run(**fields: Any) -> dict[str, Any]:
 OVERLAP = [{"containerID": 0, "hostID": 0, "size": 10}, {"containerID": 9, "hostID": 100, "size": 1}]
 BAD: list[tuple[dict[str, Any], str]] = [
     (document(namespaces=spaces("pid", "pid")), "linux.namespaces[2].type: 'pid' is already namespaces[1]"),
-    (document(namespaces=[{"type": "pid"}]), "linux.namespaces: a new mount namespace is needed"),
-    (document(namespaces=[{"type": "mount", "path": "/x"}]), "linux.namespaces: joining a mount namespace"),
+    (document(namespaces=[{"type": "pid"}]), "linux.namespaces: a mount namespace is needed"),
+    (
+        {**document(namespaces=JOINED), "mounts": [{"destination": "/x", "type": "tmpfs"}]},
+        "mounts: needs a new mount namespace, and the configuration joins one",
+    ),
+    (document(namespaces=JOINED, maskedPaths=["/proc/kcore"]), "linux.maskedPaths: needs a new mount namespace"),
+    ({**document(namespaces=JOINED), "root": {"path": "/", "readonly": True}}, "root.readonly: needs a new mount"),
     ({**document(), "hostname": "web"}, "hostname: needs a uts namespace"),
     ({**document(), "domainname": "web"}, "domainname: needs a uts namespace"),
     ({**document(namespaces=spaces("uts")), "hostname": "w" * 65}, "hostname: is 65 bytes long"),
@@ -132,6 +139,16 @@ BAD: list[tuple[dict[str, Any], str]] = [
     (run(apparmorProfile="docker-default"), "process.apparmorProfile: is not supported"),
     (run(selinuxLabel="x"), "process.selinuxLabel: is not supported"),
     (document(mountLabel="x"), "linux.mountLabel: is not supported"),
+    (
+        document(
+            seccomp={
+                "defaultAction": "SCMP_ACT_ALLOW",
+                "listenerPath": "/x",
+                "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}],
+            }
+        ),
+        "linux.seccomp.syscalls: SCMP_ACT_NOTIFY is not supported",
+    ),
     (document(intelRdt={"closID": "x"}), "linux.intelRdt: is not supported"),
     (document(netDevices={"eth0": {}}), "linux.netDevices: is not supported"),
     (document(memoryPolicy={"mode": "MPOL_LOCAL"}), "linux.memoryPolicy: is not supported"),
