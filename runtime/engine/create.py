@@ -193,16 +193,18 @@ def volumes_from(paths: Paths, options: RunOptions, taken: set[str]) -> list[c.M
 
 def make_volumes(paths: Paths, container: c.Container) -> list[str]:
     """Makes the volumes that are not there yet; gives the names of the new ones."""
+    if not any(point.type == "volume" for point in container.mounts):
+        return []
     from pyrun.rootfs.volumes import VolumeStore
 
     volumes = VolumeStore(paths)
     labels = {m.source: dict(m.labels) for m in container.options.mounts if m.type == "volume"}
+    known = {volume.name for volume in volumes.list()}
     new: list[str] = []
     try:
         for point in container.mounts:
-            if point.type == "volume" and volumes.ensure(
-                point.name, labels=labels.get(point.name, {}), anonymous=point.anonymous
-            ):
+            if point.type == "volume" and point.name not in known:
+                volumes.create(point.name, labels.get(point.name, {}), anonymous=point.anonymous)
                 new.append(point.name)
     except BaseException:
         remove_volumes(paths, new)
@@ -212,6 +214,8 @@ def make_volumes(paths: Paths, container: c.Container) -> list[str]:
 
 def remove_volumes(paths: Paths, names: list[str]) -> None:
     """Takes volumes back that this create has just made."""
+    if not names:
+        return
     from pyrun.rootfs.volumes import VolumeStore
 
     volumes = VolumeStore(paths)

@@ -20,6 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from pyrun.rootfs.users import User
     from pyrun.runtime.monitor.worker import WorkerLink
     from pyrun.runtime.oci.spec import Process, Spec
     from pyrun.runtime.paths import Paths
@@ -108,7 +109,7 @@ def exec_process(parsed: Spec, container: c.Container, options: ExecOptions, pid
     env = dict(item.partition("=")[::2] for item in base.env)
     if options.user:
         found = lookup_user(options.user, pid)
-        user = user.replace(uid=found.uid, gid=found.gid, additional_gids=found.groups)
+        user = user.replace(uid=found.uid, gid=found.gid, additional_gids=found.additional_gids)
         env["HOME"] = found.home or "/"
     if options.tty:
         env.setdefault("TERM", "xterm")
@@ -128,20 +129,13 @@ def exec_process(parsed: Spec, container: c.Container, options: ExecOptions, pid
     )
 
 
-def lookup_user(user: str, pid: int) -> Any:
+def lookup_user(user: str, pid: int) -> User:
     """The ids of `-u` by the running container's /etc/passwd and /etc/group, read below its root's descriptor."""
-    from pyrun.rootfs import inroot, users
+    from pyrun.rootfs import users
 
     root_fd = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-
-        def read(path: str) -> bytes | None:
-            try:
-                return inroot.read_file(root_fd, path, users.MAX_BYTES)
-            except FileNotFoundError:
-                return None
-
-        return users.resolve(user, (), read)
+        return users.of_root(root_fd, user)
     finally:
         os.close(root_fd)
 

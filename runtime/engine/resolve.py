@@ -32,20 +32,16 @@ def resolve(paths: Paths, container: c.Container, root_dirs: Sequence[str]) -> R
 
     Raises UsageError for a user, device or file that is not there, Conflict for a container that does not run.
     """
-    from pyrun.rootfs import layered, users
+    from pyrun.rootfs import users
 
     options = container.options
-
-    def read(path: str) -> bytes | None:
-        return layered.read_file(root_dirs, path, users.MAX_BYTES)
-
-    user = users.resolve(container.user, options.group_add, read)
+    user = users.of_layers(root_dirs, container.user, options.group_add)
     names = capabilities.names(capabilities.held().permitted)
     caps = capabilities.resolve(options.cap_add, options.cap_drop, options.privileged, defaults.CAPABILITIES, names)
     return Resolved(
         uid=user.uid,
         gid=user.gid,
-        groups=user.groups,
+        groups=user.additional_gids,
         home=user.home,
         capabilities=caps,
         seccomp=seccomp(options, caps),

@@ -54,7 +54,8 @@ def prepare(paths: Paths, container: c.Container, layers: tuple[str, ...], *, wr
     """
     directory = paths.container(container.id)
     root_dirs = (f"{directory}/upper", *reversed(layers))
-    resolved = resolve(paths, container, root_dirs)
+    # a container that is only looked at has no upper directory yet
+    resolved = resolve(paths, container, root_dirs if write else root_dirs[1:])
     raw = config.oci_config(paths, container, resolved)
     parsed = spec.parse(raw)
     for check in validate.CHECKS:  # those of the host's files would ask for a root directory that only the plan makes
@@ -203,7 +204,7 @@ class Start:
 
         volumes = VolumeStore(self.paths)
         for point in wanted:
-            volumes.copy_up(point.name, tuple(reversed(layers)), point.target)
+            volumes.copy_up(volumes.get(point.name), tuple(reversed(layers)), point.target)
 
     def make_cgroup(self, prepared: Prepared, undo: Undo) -> Cgroup:
         """The cgroup with its limits and device program, before there is a process in it."""
