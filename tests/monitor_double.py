@@ -24,8 +24,6 @@ from pyrun.runtime.monitor import client, server, spawn
 from pyrun.runtime.paths import Paths
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pyrun.runtime.monitor.handlers import Relay
     from pyrun.runtime.monitor.loop import Loop
     from pyrun.runtime.monitor.worker import WorkerLink
@@ -105,9 +103,6 @@ class Double:
     def __init__(self, paths: Paths) -> None:
         self.paths = paths
         os.makedirs(paths.data, exist_ok=True)
-
-    def inherited_fds(self) -> Sequence[int]:
-        return ()
 
     def _asked(self, what: str, **details: Any) -> None:
         with open(f"{self.paths.data}/asked", "a") as file:

@@ -7,11 +7,14 @@ however it dies, the monitor goes on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Protocol
 
-from pyrun.runtime.monitor.loop import Loop
-from pyrun.runtime.monitor.worker import WorkerLink
+    from pyrun.runtime.monitor.loop import Loop
+    from pyrun.runtime.monitor.worker import WorkerLink
+else:
+    Protocol = object  # typing costs 10 ms to import; only checkers need the real one
 
 
 class Relay(Protocol):
@@ -23,10 +26,6 @@ class Relay(Protocol):
 
 class Handlers(Protocol):
     """See the module's text. `link` is the worker's line to the monitor."""
-
-    def inherited_fds(self) -> Sequence[int]:
-        """Descriptors of the monitor's process that workers use (the sealed pyrun-init); all others are closed in
-        them. Called in the monitor."""
 
     def run_command(self, argv: list[str], link: WorkerLink) -> int:
         """Runs a command line as if this process were the client, whose stdio, directory, umask and environment it

@@ -19,6 +19,7 @@ from functools import partial
 
 from pyrun.runtime.errors import PyrunError
 from pyrun.runtime.files import Lock
+from pyrun.runtime.kernel.spawn import program_fd
 from pyrun.runtime.monitor import sockets, worker
 from pyrun.runtime.monitor.client_side import Client
 from pyrun.runtime.monitor.inbox import Ledger
@@ -98,7 +99,7 @@ class Monitor:
 
     def setup(self, name: str, *, keep: Sequence[int] = (), **how: Any) -> worker.Setup:
         """A Setup for a worker: `how` as for worker.Setup."""
-        return worker.Setup(name, keep=[*keep, *self.handlers.inherited_fds()], limits=self._limits, **how)
+        return worker.Setup(name, keep=[*keep, program_fd()], limits=self._limits, **how)
 
     def start(
         self, setup: worker.Setup, body: Callable[[worker.WorkerLink], int], on_end: Callable[[Task], object],
