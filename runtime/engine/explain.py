@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pyrun.cgroups import explain as cgroup_explain
+from pyrun.cgroups import mount as cgroup_mount
 from pyrun.cgroups.resources import NOTHING
 from pyrun.runtime.engine import network
 from pyrun.runtime.engine.create import describe
@@ -48,7 +49,8 @@ def host_before(prepared: Prepared) -> Iterator[ExplainedStep]:
     """Up to clone3."""
     container = prepared.container
     resources = prepared.spec.linux.resources or NOTHING
-    for line in cgroup_explain.describe(container.cgroup_path, resources):
+    mount = cgroup_mount.find().path
+    for line in cgroup_explain.describe(container.cgroup_path, resources, mount):
         yield ExplainedStep("host", "cgroup", line, "limits are in force before there is a process")
     if not container.options.tty:
         for name in ("stdout", "stderr", *(["stdin"] if container.options.interactive else [])):

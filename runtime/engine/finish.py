@@ -53,7 +53,7 @@ def finish(paths: Paths, container_id: str, returncode: int | None, link: Worker
             # a start that failed after the hand-over, or a second call: the state tells already
             return {"code": state.exit_code if code is None else code, "restart_after_s": None}
         cgroup = Cgroup(container.cgroup_path)
-        killed = oom.out_of_memory(cgroup)  # before the cgroup goes, and with it the only record
+        killed = oom.out_of_memory(cgroup, state.oom_before)  # before the cgroup goes, and with it the only record
         problems = release(paths, container, cgroup)
         state = state.replace(
             status=c.EXITED, pid=0, exit_code=code, finished_at=now(), oom_killed=killed is not None,

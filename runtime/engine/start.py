@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 
+from pyrun.cgroups import oom
 from pyrun.cgroups.group import Cgroup
 from pyrun.runtime import files
 from pyrun.runtime.engine import config, network
@@ -210,8 +211,8 @@ class Start:
         """The cgroup with its limits and device program, before there is a process in it."""
         resources = prepared.spec.linux.resources
         cgroup = Cgroup(self.container.cgroup_path)
-        cgroup.kill()  # what a start that was killed may have left in it
-        cgroup.remove()
+        if cgroup.exists():  # a start that was killed may have left it, with processes
+            remove_cgroup(cgroup)
         if resources is None:
             cgroup.create()
         else:
@@ -236,7 +237,8 @@ class Start:
                 make_fifo(path, undo)
                 fds[name] = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
                 os.fchown(fds[name], prepared.uid, prepared.gid)  # the program may open /dev/stdout again
-                fds[f"{name}-other"] = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+                # for reading only, or the monitor would never see its end
+                fds[f"{name}-other"] = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
             if options.interactive:
                 # the program's end is for reading only, so that it sees the end of its input
                 read_only = os.open(f"{self.run_directory}/stdin", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -278,8 +280,9 @@ class Start:
             exit_code=0, started_at=now(), oom_killed=False, error="", stopped_by_user=False,
             restart_count=self.state.restart_count + 1 if restart else 0,
             endpoint=None if endpoint is None else endpoint.asdict(), ports=ports,
+            oom_before=oom.marks(Cgroup(self.container.cgroup_path)),
         )  # fmt: skip
-        self.store.save_state(self.container.id, self.state)
+        self.store.save_state(self.container.id, self.state, sync=False)
         given = {"pidfd": process.pidfd}
         if options.tty:
             given["tty"] = process.fds["console"]

@@ -20,8 +20,7 @@ import struct
 
 from pyrun.runtime import events
 from pyrun.runtime.errors import StartError
-from pyrun.runtime.kernel import spawn
-from pyrun.runtime.kernel._kernel import lib
+from pyrun.runtime.kernel import spawn, wire
 from pyrun.runtime.kernel.syscalls import CLONE_PARENT, pidfd_send_signal, wait_pidfd
 from pyrun.runtime.oci import hints
 from pyrun.runtime.oci import steps as s
@@ -144,24 +143,24 @@ class Launch:
                 return
             kind, index, errno, value, nanoseconds = REPORT.unpack_from(data)
             text = data[REPORT.size :]
-            if kind == lib.REPORT_TRACE:
+            if kind == wire.REPORT_TRACE:
                 self._traced(index, nanoseconds)
-            elif kind == lib.REPORT_SYNC:
+            elif kind == wire.REPORT_SYNC:
                 on_sync[value](self)
                 sock.send(GO)  # type: ignore[attr-defined]
-            elif kind == lib.REPORT_FD:
+            elif kind == wire.REPORT_FD:
                 name = text.decode("ascii")
                 self.fds[name] = received[0]
                 if name in on_fd:
                     on_fd[name](self)
-            elif kind == lib.REPORT_PID:
+            elif kind == wire.REPORT_PID:
                 self._forked(value, received[0])
                 sock.send(GO)  # type: ignore[attr-defined]
-            elif kind == lib.REPORT_READY:
+            elif kind == wire.REPORT_READY:
                 return
-            elif kind == lib.REPORT_EXEC:
+            elif kind == wire.REPORT_EXEC:
                 self._exec_announced = True
-            elif kind == lib.REPORT_ERROR:
+            elif kind == wire.REPORT_ERROR:
                 self._failed(index, errno, text)
 
     def _forked(self, pid: int, pidfd: int) -> None:

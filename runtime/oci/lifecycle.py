@@ -93,8 +93,8 @@ def make_cgroup(parsed: Spec, container_id: str, undo: Undo) -> Cgroup:
     undo.on_failure(cgroup.remove)
     if resources is not None:
         cgroup.apply(resources)
-        if resources.devices:
-            cgroup.allow_devices(resources.devices)
+    # without rules of its own too: then only the devices that every container has may be used
+    cgroup.allow_devices(() if resources is None else resources.devices)
     return cgroup
 
 

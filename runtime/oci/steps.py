@@ -527,7 +527,7 @@ class Exec(Step):
 
 def check_steps() -> list[str]:
     """Operations of the wire format that no step class encodes, and step classes without one (for a test)."""
-    from pyrun.runtime.oci.wire import OPERATIONS
+    from pyrun.runtime.kernel.wire import OPERATIONS
 
     used: set[str] = set()
     pending: list[type[Step]] = [Step]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import struct
 
-from pyrun.runtime.kernel._kernel import ffi, lib
+from pyrun.runtime.kernel import wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,17 +14,6 @@ if TYPE_CHECKING:
 
     #: u: int · s: str · b: bytes · l: sequence of str · f: a descriptor's name, None for none
     Arg = int | str | bytes | Sequence[str] | None
-
-NO_FD = 0xFFFFFFFFFFFFFFFF
-
-#: operation name -> (number, signature)
-OPERATIONS: dict[str, tuple[int, str]] = {
-    ffi.string(lib.pyrun_wire_name(number)).decode("ascii"): (
-        number,
-        ffi.string(lib.pyrun_wire_signature(number)).decode("ascii"),
-    )
-    for number in range(lib.pyrun_wire_count())
-}
 
 
 class Wire:
@@ -36,7 +25,7 @@ class Wire:
 
     def add(self, operation: str, args: Sequence[Arg]) -> None:
         """Appends one step. Raises ValueError when the arguments do not fit the operation's signature."""
-        number, signature = OPERATIONS[operation]
+        number, signature = wire.OPERATIONS[operation]
         if len(args) != len(signature):
             raise ValueError(f"{operation} takes {len(signature)} arguments, got {len(args)}")
         body = b"".join([self._encode(kind, arg) for kind, arg in zip(signature, args, strict=True)])
@@ -44,8 +33,8 @@ class Wire:
 
     def finish(self, *, trace: bool) -> bytes:
         """The whole plan as pyrun-init reads it."""
-        flags = lib.PLAN_TRACE if trace else 0
-        header = struct.pack("=IIIII", lib.WIRE_MAGIC, lib.WIRE_VERSION, flags, len(self._records), len(self.fd_names))
+        flags = wire.PLAN_TRACE if trace else 0
+        header = struct.pack("=IIIII", wire.MAGIC, wire.VERSION, flags, len(self._records), len(self.fd_names))
         return header + b"".join(self._records)
 
     def _encode(self, kind: str, arg: Arg) -> bytes:
@@ -58,7 +47,7 @@ class Wire:
         if kind == "l" and not isinstance(arg, (int, str, bytes)) and arg is not None:
             return struct.pack("=I", len(arg)) + b"".join([_text(item) for item in arg])
         if kind == "f" and arg is None:
-            return struct.pack("=Q", NO_FD)
+            return struct.pack("=Q", wire.NO_FD)
         if kind == "f" and isinstance(arg, str):
             if arg not in self.fd_names:
                 self.fd_names.append(arg)
