@@ -163,15 +163,19 @@ def recover(paths: Paths, live_ids: Collection[str]) -> list[str]:
     Raises PyrunError, OSError.
     """
     gone = [entry.container_id for entry in published.everyone(paths) if entry.container_id not in live_ids]
+    if not _has_table(paths):  # nothing is published; nor is libnftables needed to say so
+        for container_id in gone:
+            published.remove(paths, container_id)
+        return gone
     for container_id in gone:
         unpublish(paths, container_id)
-    _remove_orphans(paths)
+    run(_remove_orphans, paths, what="remove stale ports")
     return gone
 
 
 def remove(paths: Paths) -> None:
     """Deletes the table, and what was added to other tools' chains. Raises PyrunError."""
-    foreign.close(paths)
+    run(foreign.close, paths, what="close other tools' forward chains")
     try:
         nftables.run(f"delete table ip {table_name(paths)}")
     except nftables.NftError as error:
@@ -188,6 +192,13 @@ def run(action: Callable[..., T], *args: object, what: str) -> T:
         raise Unsupported(what, f"libnftables cannot be loaded: {error}", hint=hint) from None
     except OSError as error:
         raise _failure(what, error) from None
+
+
+def _has_table(paths: Paths) -> bool:
+    try:
+        return bool(nfnetlink.rules("ip", table_name(paths)))
+    except OSError:  # a kernel without nf_tables
+        return False
 
 
 def _is_ready(paths: Paths, network: Network) -> bool:
@@ -298,8 +309,10 @@ def _words(value: object) -> str:
 
 def _remove_orphans(paths: Paths) -> None:
     """Deletes the elements that no container's file accounts for."""
+    present_now = _present(paths)
+    # Read after the maps: whoever publishes writes the file first, so what was in the maps is in a file by now.
     known = published.elements(published.everyone(paths))
-    for name, present in _present(paths).items():
+    for name, present in present_now.items():
         orphans = [key for key, value in present.items() if known[name].get(key) != value]
         if orphans:
             commands = f"delete element ip {table_name(paths)} {name} {{ {', '.join(orphans)} }}"

@@ -15,7 +15,7 @@ import socket
 
 from pyrun.netns import published
 from pyrun.netns.ports import ANY_IPV4, ANY_IPV6, PortMapping, host_port
-from pyrun.netns.socketowners import owner
+from pyrun.netns.socketowners import closing, owner
 from pyrun.runtime.errors import Conflict, PyrunError, Unsupported
 from pyrun.runtime.events import step
 from pyrun.runtime.record import Record
@@ -137,7 +137,10 @@ def in_use(paths: Paths, proto: str, host_ip: str, port: int, name_of: Callable[
         who = f" by container {name_of(container)}"
     else:
         process = owner(proto, host_ip, port)
-        who = f" by process {process.name} (pid {process.pid})" if process else ""
+        if process is not None:
+            who = f" by process {process.name} (pid {process.pid})"
+        else:
+            who = " by connections that have just ended: it is free within a minute" if closing(proto, port) else ""
     hint = f"stop it, or publish another host port, such as -p {port + 1 if port < 65535 else port - 1}:…"
     return Conflict(f"publish {port}/{proto}", f"{where} is in use{who}", hint=hint)
 

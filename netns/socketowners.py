@@ -38,6 +38,14 @@ def owner(proto: str, host_ip: str, port: int) -> Process | None:
     return None
 
 
+def closing(proto: str, port: int) -> bool:
+    """Whether connections that have ended, and wait for stray packets (TIME_WAIT, a minute), have the port."""
+    if proto != "tcp":
+        return False
+    rows = (row for name in ("tcp", "tcp6") for row in _proc_net(name))
+    return any(local == port and state == TCP_TIME_WAIT for _, local, state, _ in rows)
+
+
 def _inodes(proto: str, host_ip: str, port: int) -> Iterator[int]:
     """The inode numbers of the sockets on this port that are in the way of an address."""
     families = {"tcp": ("tcp", "tcp6"), "udp": ("udp", "udp6"), "sctp": ("sctp/eps",)}[proto]
@@ -106,9 +114,16 @@ def _process_with(inode: int) -> Process | None:
     wanted = f"socket:[{inode}]"
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
-            if any(os.readlink(f"/proc/{pid}/fd/{fd}") == wanted for fd in os.listdir(f"/proc/{pid}/fd")):
+            if any(_link(f"/proc/{pid}/fd/{fd}") == wanted for fd in os.listdir(f"/proc/{pid}/fd")):
                 with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
                     return Process(int(pid), file.read().strip())
         except OSError:  # gone, or not ours to look at
             continue
     return None
+
+
+def _link(path: str) -> str:
+    try:
+        return os.readlink(path)
+    except OSError:  # closed meanwhile
+        return ""
