@@ -103,8 +103,16 @@ def _scan(
 ) -> Any:
     """The one value in `text`. Raises _Syntax, RecursionError, and what the hooks raise."""
     start = len(text) - len(text.lstrip(_SPACE))
+    scan = _scanner(make_object, make_constant, make_int, make_float)
     try:
-        value, end = _scanner(make_object, make_constant, make_int, make_float)(text, start)
+        try:
+            value, end = scan(text, start)
+        except SystemError:
+            # CPython 3.11 looks for the class of its errors in sys.modules, and fails without an error if it is not
+            # there; 3.12 and later import it. Only a wrong document comes here, so now the import may cost something.
+            import json.decoder  # noqa: F401
+
+            value, end = scan(text, start)
     except StopIteration as error:
         raise _Syntax(f"not JSON: {_position(text, error.value)}: expected a value") from None
     except _Odd:

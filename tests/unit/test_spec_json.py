@@ -56,6 +56,27 @@ def test_refusals(data: bytes, message: str) -> None:
     assert str(caught.value) == message
 
 
+@pytest.mark.parametrize(
+    "data", [b"{]", b"[1,]", b'{"a" 1}', b'"a', b'"\\x"', b"[", b"nul", b"-", b'{"a": 1, "a": 1}', b"[NaN]"]
+)
+def test_refusals_in_a_fresh_interpreter(data: bytes) -> None:
+    """The messages are the same where nobody has imported json before, as in every real command."""
+    with pytest.raises(SpecError) as caught:
+        json.loads(data, "c.json")
+    code = (
+        "import sys\n"
+        "from pyrun.runtime.errors import SpecError\n"
+        "from pyrun.runtime.oci import json\n"
+        "assert 'json' not in sys.modules\n"
+        "try:\n"
+        f"    json.loads({data!r}, 'c.json')\n"
+        "except SpecError as error:\n"
+        "    print(error)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ran.stdout.strip() == str(caught.value), ran.stderr
+
+
 def test_first_of_two_refused_things_is_named() -> None:
     """The path is that of the first refused thing in the document."""
     with pytest.raises(SpecError, match=r"c: a: this key"):
