@@ -22,7 +22,7 @@ from pyrun.runtime.errors import Conflict, NotFound, UsageError
 from pyrun.runtime.record import Record
 
 from . import stream, tarread, tarwrite
-from .entry import BLOCK, CHAR, DIR, FILE, HARDLINK, Entry
+from .entry import BLOCK, CHAR, DIR, FILE, HARDLINK, SOCKET, Entry
 from .layered import Stack
 from .limits import DEFAULT_LIMITS, Limits
 from .tree import TreeWriter
@@ -127,6 +127,8 @@ class Tree:
                 existing=lambda parts: self.find((*mount, *parts), follow=False),
             ) as writer:
                 for entry, data in entries:
+                    if entry.kind is SOCKET:
+                        continue
                     entry.parts = entry.parts[len(mount) :]
                     if entry.kind is HARDLINK:
                         entry.link = b"/".join(entry.link.split(b"/")[len(mount) :])

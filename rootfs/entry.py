@@ -12,6 +12,7 @@ import stat
 from .limits import ArchiveError
 
 FILE, DIR, SYMLINK, HARDLINK, CHAR, BLOCK, FIFO = "file", "dir", "symlink", "hardlink", "char", "block", "fifo"
+SOCKET = "socket"  # only ever read: archives hold none
 S_IFMT_OF = {
     FILE: stat.S_IFREG, DIR: stat.S_IFDIR, SYMLINK: stat.S_IFLNK, CHAR: stat.S_IFCHR, BLOCK: stat.S_IFBLK,
     FIFO: stat.S_IFIFO,

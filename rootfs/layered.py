@@ -14,7 +14,7 @@ import os
 import stat
 
 from . import inroot, xattrs
-from .entry import DIR, FILE, HARDLINK, KIND_OF, SYMLINK, Entry
+from .entry import DIR, FILE, HARDLINK, KIND_OF, SOCKET, SYMLINK, Entry
 from .stream import CHUNK
 from .tree import OPAQUE
 
@@ -188,7 +188,7 @@ class _Found:
     def __init__(self, fds: list[int]) -> None:
         self.fds = fds
         self.stat = os.fstat(fds[0])
-        self.kind = KIND_OF.get(stat.S_IFMT(self.stat.st_mode), "socket")
+        self.kind = KIND_OF.get(stat.S_IFMT(self.stat.st_mode), SOCKET)
 
     def __enter__(self) -> Self:
         return self

@@ -21,6 +21,7 @@ from pyrun.runtime.events import step
 
 from . import collect, media, refs
 from . import image as images
+from .disk import writing
 from .layers import Layers
 from .layout import Ingest, Layout, load_json
 from .limits import DEFAULT_LIMITS, ArchiveError, Limits
@@ -75,7 +76,8 @@ class ImageStore:
 
         Raises ArchiveError for a damaged layer, NotFound when the blob is gone, OSError.
         """
-        self.layers.ensure(image.layers, self._open_blob, self.limits)
+        with writing(f"unpack image {refs.short_id(image.id)}"):
+            self.layers.ensure(image.layers, self._open_blob, self.limits)
         return tuple(self.layers.fs(chain_id) for chain_id in image.chain_ids)
 
     def hold(self) -> Lock:
@@ -93,7 +95,7 @@ class ImageStore:
         name = refs.normalise(target)
         if name.digest:
             raise UsageError(f"cannot tag as '{target}'", "a tag has no digest")
-        with self.layout.lock(), step("rootfs", f"tag {source} {name.familiar}"):
+        with writing(f"tag {source}"), self.layout.lock(), step("rootfs", f"tag {source} {name.familiar}"):
             self._recover()
             descriptors = self.layout.index()
             chosen = self._find(source, descriptors)[0]
@@ -117,7 +119,12 @@ class ImageStore:
 
         Blobs and layers that nothing else needs go too. Raises NotFound, Conflict (nothing is changed then), OSError.
         """
-        with self.layers.lock(blocking=True), self.layout.lock(), step("rootfs", f"remove image {text}"):
+        with (
+            writing(f"remove image {text}"),
+            self.layers.lock(blocking=True),
+            self.layout.lock(),
+            step("rootfs", "rmi"),
+        ):
             self._recover()
             descriptors = self.layout.index()
             group = self._find(text, descriptors)
@@ -184,7 +191,8 @@ class ImageStore:
         """Adds the images of an archive; see loading.load()."""
         from . import loading
 
-        return loading.load(self, source)
+        with writing("load images"):
+            return loading.load(self, source)
 
     def save(self, names: Sequence[str], target: BinaryIO) -> None:
         """Writes images as an archive; see saving.save()."""
@@ -198,7 +206,8 @@ class ImageStore:
         """Makes an image of a root file system's tar; see importing.import_rootfs()."""
         from . import importing
 
-        return importing.import_rootfs(self, source, reference, changes, message)
+        with writing("import image"):
+            return importing.import_rootfs(self, source, reference, changes, message)
 
     def ingest(self) -> Ingest:
         """A place for new blobs, for `with`. Creates the store if there is none yet."""

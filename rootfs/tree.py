@@ -17,6 +17,7 @@ import os
 import stat
 
 from . import xattrs
+from .disk import HINTS
 from .entry import BLOCK, CHAR, DIR, FIFO, FILE, HARDLINK, S_IFMT_OF, SYMLINK, Entry, show, split
 from .inroot import open_directory, open_in, remove_tree
 
@@ -353,19 +354,12 @@ def _check_kinds(entry: Entry, there: Entry | None) -> None:
         raise entry.error("cannot replace a file with a directory")
 
 
-_HINTS = {
-    errno.ENOSPC: "free some space on the file system of the data root",
-    errno.EDQUOT: "the disk quota of this user is used up",
-    errno.EPERM: "unpacking images needs root: owners and device files belong to them",
-}
-
-
 def _failed(entry: Entry, error: OSError) -> ArchiveError:
     why = os.strerror(error.errno or 0).lower()
     if entry.kind is HARDLINK and error.errno == errno.ENOENT:
         why = f"its hard link target '{show(entry.link)}' is not there"
     elif error.errno in (errno.ENOTDIR, errno.ELOOP, errno.ENOENT):
         why = f"its parent is not a directory ({why})"
-    failure = entry.error(why, hint=_HINTS.get(error.errno or 0, ""))
+    failure = entry.error(why, hint=HINTS.get(error.errno or 0, ""))
     failure.errno = error.errno or 0
     return failure

@@ -17,7 +17,8 @@ from pyrun.runtime.errors import Conflict, NotFound, UsageError
 from pyrun.runtime.events import step
 from pyrun.runtime.record import Record
 
-from .entry import FILE
+from .disk import writing
+from .entry import FILE, SOCKET
 from .importing import rfc3339
 from .inroot import remove_path
 from .layered import Stack
@@ -57,8 +58,7 @@ class VolumeStore:
         anonymous = anonymous or not name
         name = name or os.urandom(32).hex()
         check_name(name)
-        files.private_dir(self.path)
-        with files.Lock(f"{self.path}/lock"):
+        with writing(f"create volume {name}"), self._lock():
             self._recover()
             if not os.path.exists(f"{self.path}/{name}/volume.json"):
                 with step("rootfs", f"create volume {name}"):
@@ -110,8 +110,7 @@ class VolumeStore:
 
         force: a volume that is not there is no error. Raises NotFound, Conflict (used, even with force), OSError.
         """
-        files.private_dir(self.path)
-        with files.Lock(f"{self.path}/lock"):
+        with writing(f"remove volume {name}"), self._lock():
             self._recover()
             try:
                 self.get(name)
@@ -140,8 +139,9 @@ class VolumeStore:
         The content keeps owners, modes, attributes and links, and the volume's top takes those of the mount point.
         Nothing happens when the volume has content or the image has no directory there. Raises ArchiveError, OSError.
         """
-        mark = f"{self.path}/{volume.name}/copying"
-        with files.Lock(f"{self.path}/{volume.name}/lock"), Stack(layers) as stack:
+        place = f"{self.path}/{volume.name}"
+        mark = f"{place}/copying"
+        with writing(f"fill volume {volume.name}"), files.Lock(f"{place}/lock"), Stack(layers) as stack:
             if os.listdir(volume.mountpoint) and not os.path.exists(mark):
                 return False
             path = stack.resolve(tuple(os.fsencode(destination).split(b"/")))
@@ -149,15 +149,23 @@ class VolumeStore:
                 return False
             with step("rootfs", f"copy {destination} of the image to volume {volume.name}"):
                 files.write_atomic(mark, b"")
-                root_fd = os.open(volume.mountpoint, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                try:
-                    with TreeWriter(root_fd) as writer:
-                        for entry, own in stack.walk(path):
-                            writer.add(entry, stack.data(own) if entry.kind is FILE else ())
-                finally:
-                    os.close(root_fd)
+                self._fill(volume, stack, path)
                 os.unlink(mark)
             return True
+
+    def _fill(self, volume: Volume, stack: Stack, path: tuple[bytes, ...]) -> None:
+        root_fd = os.open(volume.mountpoint, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with TreeWriter(root_fd) as writer:
+                for entry, own in stack.walk(path):
+                    if entry.kind is not SOCKET:
+                        writer.add(entry, stack.data(own) if entry.kind is FILE else ())
+        finally:
+            os.close(root_fd)
+
+    def _lock(self) -> files.Lock:
+        files.private_dir(self.path)
+        return files.Lock(f"{self.path}/lock")
 
     def _make(self, name: str, labels: dict[str, str], anonymous: bool) -> None:
         """Complete under a temporary name, then renamed: a volume is there with its data directory or not at all."""
