@@ -22,7 +22,6 @@ def split(text: str) -> tuple[str, str]:
 def run(args: Args, ctx: Context) -> int:
     """One side is CONTAINER:PATH; the other a path of the host, or "-" for a tar stream."""
     from pyrun.runtime.engine.containers import ContainerStore
-    from pyrun.runtime.engine.copy import copy_in, copy_out
 
     (source_name, source), (target_name, target) = (split(text) for text in args.arguments)
     if bool(source_name) == bool(target_name):
@@ -30,6 +29,8 @@ def run(args: Args, ctx: Context) -> int:
         raise UsageError("cp", why, hint="pyrun cp web:/etc/hosts . or pyrun cp ./file web:/tmp/")
     if not (source if source_name else target):
         raise UsageError("cp", "the path in the container is empty")
+    from pyrun.runtime.engine.copy import copy_in, copy_out
+
     store = ContainerStore(ctx.paths)
     if source_name:
         copy_out(

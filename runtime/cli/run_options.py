@@ -183,11 +183,11 @@ def _network(text: str, fields: dict[str, Any]) -> dict[str, Any]:
             raise UsageError(f"flag --network '{text}'", f"unknown key '{key}'", hint=f"one of {', '.join(known)}")
         field, parse = known[key]
         try:
-            found[field] = (
-                (*fields.get(field, ()), *found.get(field, ()), parse(value)) if key == "alias" else parse(value)
-            )
+            parsed = parse(value)
         except ValueError as error:
             raise UsageError(f"flag --network '{text}'", str(error)) from None
+        before = found.get(field, fields.get(field, ()))
+        found[field] = (*before, parsed) if key == "alias" else parsed
     return found
 
 

@@ -106,7 +106,9 @@ class State(Record):
     started_at: str = NEVER
     finished_at: str = NEVER
     oom_killed: bool = False
-    oom_before: dict[str, int] | None = None  # pyrun.cgroups.oom.marks() at the start: whose limit it was, if one was hit
+    oom_before: dict[str, int] | None = (
+        None  # pyrun.cgroups.oom.marks() at the start: whose limit it was, if one was hit
+    )
     error: str = ""
     restart_count: int = 0
     stopped_by_user: bool = False  # stop or kill: the restart policy leaves it alone
