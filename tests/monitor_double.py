@@ -171,8 +171,8 @@ class Double:
 
     def do_sleep(self, _link: WorkerLink, note: str) -> int:
         """Sleeps until a signal; says which, as a clean-up would."""
-        os.write(1, b"sleeping\n")
         try:
+            os.write(1, b"sleeping\n")
             time.sleep(60)
         except SystemExit as error:
             self._asked("interrupted", note=note, code=error.code)

@@ -17,7 +17,7 @@ Calls that the monitor answers itself, from client.request() and from link.reque
     resize {"id", "rows", "cols"}         null
     signal {"id", "signal": n}            null: by pidfd, so never to another process
     cancel-restart {"id"}                 {"cancelled": bool}
-    timer {"key", "after_s", "call", "args"}   null: runs handlers.call() later; a timer of the same key is replaced
+    timer {"key", "after_s", "run", "args"}   null: handlers.call(run, args) later; a timer of the same key is replaced
     cancel-timer {"key"}                  {"cancelled": bool}
     stop-monitor                          null: ends the monitor, containers go on (tests, upgrades)
     attach {"id", "stdin", …}             client.request() only through client.attach()

@@ -71,7 +71,7 @@ def signal(monitor: Monitor, _caller: Caller, args: Args) -> Any:
 
 
 def timer(monitor: Monitor, _caller: Caller, args: Args) -> Any:
-    monitor.set_timer(str(args["key"]), float(args["after_s"]), str(args["call"]), dict(args.get("args") or {}))
+    monitor.set_timer(str(args["key"]), float(args["after_s"]), str(args["run"]), dict(args.get("args") or {}))
 
 
 def cancel_timer(monitor: Monitor, _caller: Caller, args: Args) -> Any:

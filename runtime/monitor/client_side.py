@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 #: what a worker may be sent while it works for the client; the others wait until there is a process to send them to
 FORWARDED = frozenset(worker.POLITE)
+REQUEST_WITHIN_S = 30.0  # a connection that says nothing must not keep the monitor from ending
 
 
 class Client:
@@ -54,6 +55,7 @@ class Client:
         self.attachment: Attachment | None = None
         self._requested = False
         self.channel = Channel(monitor.loop, sock, self._frame, self._closed)
+        monitor.loop.after(REQUEST_WITHIN_S, self._expect_request)
 
     def attach(self, session: Session, spec: Mapping[str, Any], *, ready: bool) -> None:
         """Connects this client to a session; ready=False: stdin and signals only when its worker says so."""
@@ -87,15 +89,17 @@ class Client:
 
     # ---- the request
 
+    def _expect_request(self) -> None:
+        if not self._requested:
+            self.channel.close()
+
     def _frame(self, kind: int, payload: bytes) -> None:
         handler = _FRAMES.get(kind)
-        if handler is None:
+        if handler is None or self._requested == (kind == REQUEST):
             raise ProtocolError(f"frame of type {kind} from a client")
         handler(self, payload)
 
     def _request(self, payload: bytes) -> None:
-        if self._requested:
-            raise ProtocolError("a second request")
         self._requested = True
         self.channel.send(ACCEPTED)  # before anything is done: without it the client may try again
         fds: list[int] = []
