@@ -6,6 +6,8 @@ from __future__ import annotations
 import copy
 import inspect
 import json
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -269,6 +271,26 @@ def test_hint_names_the_nearest_word() -> None:
     assert caught.value.hint == "did you mean 'network'?"
 
 
+def test_reading_a_configuration_is_cheap() -> None:
+    """Every `pyrun-oci` command pays for what parsing imports: nothing of the standard library that is slow to load."""
+    code = (
+        "import sys\n"
+        "before = set(sys.modules)\n"
+        "from pyrun.runtime.oci import json, spec, validate\n"
+        "found = spec.parse(json.loads(sys.stdin.buffer.read(), 'config.json'))\n"
+        "for check in validate.CHECKS[:-1]: check(found)\n"
+        "slow = {'json', 're', 'enum', 'hashlib', 'typing', 'dataclasses', 'contextlib', 'functools', 'socket'}\n"
+        "print(*sorted((set(sys.modules) - before) & slow), *(m for m in sys.modules if m.endswith('_seccomp')))\n"
+    )
+    made = docker_config()
+    made["linux"]["namespaces"] += [{"type": kind} for kind in ("uts", "user", "time")]
+    made["process"]["scheduler"] = None
+    made["linux"]["gidMappings"] = made["linux"]["uidMappings"]
+    made["linux"]["cgroupsPath"] = "/a"
+    ran = subprocess.run([sys.executable, "-c", code], input=json.dumps(made), capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout.strip()) == (0, ""), ran.stderr
+
+
 def paths(document: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Every place in a document."""
     children = (
@@ -295,7 +317,7 @@ ODD: st.SearchStrategy[Any] = st.recursive(
 )
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.sampled_from(paths(BASE)), ODD)
 def test_one_wrong_value_anywhere(place: tuple[Any, ...], value: Any) -> None:
     """Whatever stands anywhere in a configuration, the outcome is a Spec or a SpecError with a path."""
