@@ -228,6 +228,10 @@ def _open(proto: str, address: str, port: int, *, listen: bool = True) -> socket
     try:
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            if proto == "tcp":
+                # inherited by what it accepts: a container that is started again finds its own connections of before in
+                # TIME_WAIT. Nobody can listen beside a socket that does, whatever this option says.
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         elif proto == "udp":
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)  # the kernel's minimum: nobody will read it
         _bind(sock, address, port, proto)
@@ -244,14 +248,11 @@ def _bind(sock: socket.socket, address: str, port: int, proto: str) -> None:
     try:
         sock.bind((address, port))
     except OSError as error:
-        if error.errno != errno.EADDRINUSE or proto != "tcp" or not port:
+        if error.errno != errno.EADDRINUSE or proto != "tcp" or not port or ":" in address:
             raise
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((address, port))
-        # Off again, so that nobody else can listen here with the same trick. A listening socket keeps it: the
-        # connections that it accepted must not be in the way of the next one.
-        if ":" not in address:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)  # so that nobody listens here with the same trick
 
 
 def _target(mapping: PortMapping, ip: str) -> dict[str, Any] | None:

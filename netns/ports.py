@@ -82,10 +82,10 @@ def parse_expose(text: str) -> tuple[tuple[str, int], ...]:
 
 
 def publish_all(exposed: Iterable[str], published: Sequence[PortSpec]) -> tuple[PortSpec, ...]:
-    """-P: `published`, and a free host port for each exposed port ("80/tcp") that is not among them yet."""
+    """-P: a free host port for each exposed port ("80/tcp") that is not among `published`; only these new ones."""
     taken = {(spec.proto, spec.container_port) for spec in published}
     wanted = sorted({port for text in exposed for port in parse_expose(text)} - taken)
-    return (*published, *(PortSpec(port, proto) for proto, port in wanted))
+    return tuple(PortSpec(port, proto) for proto, port in wanted)
 
 
 def _short_form(text: str, what: str) -> str:

@@ -143,6 +143,18 @@ class Lab:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
+    def ipv6(self) -> tuple[str, str]:
+        """Gives the host two IPv6 addresses on the LAN, and the neighbour one; the host's, when they can be used."""
+        ours, more, theirs = (f"2001:db8::{number}" for number in (1, 7, 2))
+        for address in (ours, more):
+            shell("ip", "address", "add", f"{address}/64", "dev", "lan0", "nodad")
+        self.lan.run("ip", "address", "add", f"{theirs}/64", "dev", "wire0", "nodad")
+        # routes to addresses come when the kernel has noticed that the link has a carrier
+        assert eventually(
+            lambda: all(_has_route(ns, to) for ns in (self.host, self.lan) for to in (ours, more, theirs))
+        )
+        return ours, more
+
     def container(self) -> Container:
         """A container that is not connected yet."""
         made = Container()
@@ -232,6 +244,11 @@ def ask_udp(namespace: Namespace, address: str, port: int, *, timeout_s: float =
         seen, _, echoed = sock.recv(4096).partition(b"\n")
     assert echoed == b"ping"
     return seen.decode()
+
+
+def _has_route(namespace: Namespace, address: str) -> bool:
+    with namespace.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+        return sock.connect_ex((address, 9)) == 0
 
 
 def reachable(namespace: Namespace, address: str, port: int) -> bool:
