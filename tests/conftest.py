@@ -162,6 +162,17 @@ def other_pyrun(make_pyrun: Callable[[], Pyrun]) -> Iterator[Callable[[], Pyrun]
         leftovers.assert_none(pyrun)
 
 
+@pytest.fixture(scope="module")
+def checkout_copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the checkout without what is built in it: for tests that change it, or that must not see it change."""
+    copy = tmp_path_factory.mktemp("checkout")
+    for name in ("runtime", "cgroups", "netns", "rootfs", "scripts", "examples"):
+        shutil.copytree(CHECKOUT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(CHECKOUT / name, copy / name)
+    return copy
+
+
 # --- images ----------------------------------------------------------------------------------------------------
 
 

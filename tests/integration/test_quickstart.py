@@ -23,19 +23,18 @@ from requires import requires
 
 pytestmark = [requires(root=True, online=True), pytest.mark.timeout(900)]
 
-CHECKOUT = Path(__file__).resolve().parent.parent.parent
-
 
 class Quickstart(NamedTuple):
-    """A prefix and the roots that the script works on, and the `pyrun` that it installs."""
+    """A checkout, a prefix and the roots that the script works on, and the `pyrun` that it installs."""
 
+    checkout: Path
     prefix: Path
     pyrun: Pyrun
 
     def __call__(self, port: int) -> subprocess.CompletedProcess[str]:
         """Runs the script to its end."""
         return subprocess.run(
-            [CHECKOUT / "scripts/quickstart", "--prefix", self.prefix, "--port", str(port)],
+            [self.checkout / "scripts/quickstart", "--prefix", self.prefix, "--port", str(port)],
             env=self.pyrun.environ,
             capture_output=True,
             text=True,
@@ -44,11 +43,11 @@ class Quickstart(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Quickstart]:
+def quickstart(checkout_copy: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Quickstart]:
     """The script on a fresh prefix and fresh roots; at the end nothing may be left of them."""
     prefix = tmp_path_factory.mktemp("prefix")
     base = tmp_path_factory.mktemp("roots")
-    script = Quickstart(prefix, Pyrun(f"{prefix}/bin/pyrun", Paths(f"{base}/data", f"{base}/run")))
+    script = Quickstart(checkout_copy, prefix, Pyrun(f"{prefix}/bin/pyrun", Paths(f"{base}/data", f"{base}/run")))
     yield script
     assert leftovers.end_instance(script.pyrun) == []
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -14,8 +13,6 @@ import pytest
 from requires import requires
 
 pytestmark = requires(root=True, online=True)
-
-CHECKOUT = Path(__file__).resolve().parent.parent.parent
 
 # Maps a file, says so, and stays until its standard input ends: as a monitor has an extension module mapped.
 HOLDER = """
@@ -40,21 +37,10 @@ def versions(prefix: Path) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the checkout's sources that a test may change."""
-    copy = tmp_path_factory.mktemp("checkout")
-    for name in ("runtime", "cgroups", "netns", "rootfs", "scripts"):
-        shutil.copytree(CHECKOUT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(CHECKOUT / name, copy / name)
-    return copy
-
-
-@pytest.fixture(scope="module")
-def prefix(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def prefix(checkout_copy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prefix with pyrun installed."""
     prefix = tmp_path_factory.mktemp("prefix")
-    setup(checkout, prefix)
+    setup(checkout_copy, prefix)
     return prefix
 
 
@@ -88,20 +74,22 @@ def test_every_module_is_compiled(prefix: Path) -> None:
     assert missing == []
 
 
-def test_checkout_is_left_as_it_was(checkout: Path, prefix: Path) -> None:
+def test_checkout_is_left_as_it_was(checkout_copy: Path, prefix: Path) -> None:
     """The build happens in a copy: no build folder, no egg-info, no object file in the checkout."""
-    left = [path for path in checkout.rglob("*") if path.suffix in (".egg-info", ".o", ".so") or path.name == "build"]
+    left = [
+        path for path in checkout_copy.rglob("*") if path.suffix in (".egg-info", ".o", ".so") or path.name == "build"
+    ]
     assert left == []
 
 
-def test_second_setup_builds_nothing(checkout: Path, prefix: Path) -> None:
+def test_second_setup_builds_nothing(checkout_copy: Path, prefix: Path) -> None:
     """What is installed already is left alone, to the file."""
     before = {path: path.stat().st_mtime_ns for path in (prefix / "lib/pyrun/current").resolve().rglob("*")}
-    assert "building" not in setup(checkout, prefix).stderr
+    assert "building" not in setup(checkout_copy, prefix).stderr
     assert {path: path.stat().st_mtime_ns for path in (prefix / "lib/pyrun/current").resolve().rglob("*")} == before
 
 
-def test_newer_version_leaves_the_files_of_a_running_one(checkout: Path, prefix: Path) -> None:
+def test_newer_version_leaves_the_files_of_a_running_one(checkout_copy: Path, prefix: Path) -> None:
     """A monitor that runs from an old version can go on importing from it; a version that nobody uses is removed."""
     first = os.readlink(prefix / "lib/pyrun/current")
     library = next((prefix / "lib/pyrun" / first).rglob("_kernel*.so"))
@@ -110,21 +98,21 @@ def test_newer_version_leaves_the_files_of_a_running_one(checkout: Path, prefix:
     ) as user:
         assert user.stdout
         assert user.stdout.readline() == b"mapped\n"
-        source = checkout / "runtime/__init__.py"
+        source = checkout_copy / "runtime/__init__.py"
         for _ in range(2):  # twice, because the version before the current one is kept in any case
             source.write_text(source.read_text() + "\n# changed\n")
-            setup(checkout, prefix)
+            setup(checkout_copy, prefix)
         assert library.exists()
         assert first != os.readlink(prefix / "lib/pyrun/current")
         user.communicate()
     source.write_text(source.read_text() + "\n# changed\n")
-    setup(checkout, prefix)
+    setup(checkout_copy, prefix)
     assert first not in versions(prefix)
     assert len(versions(prefix)) == 2
 
 
-def test_unknown_argument_is_refused(checkout: Path) -> None:
+def test_unknown_argument_is_refused(checkout_copy: Path) -> None:
     """A typing mistake installs nothing anywhere."""
-    done = subprocess.run([checkout / "scripts/setup", "--perfix", "/nowhere"], capture_output=True, text=True)
+    done = subprocess.run([checkout_copy / "scripts/setup", "--perfix", "/nowhere"], capture_output=True, text=True)
     assert done.returncode == 1
     assert "unknown argument '--perfix'" in done.stderr
