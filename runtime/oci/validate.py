@@ -135,7 +135,9 @@ def mounts_sensible(spec: Spec) -> None:
         options = mount.options
         if options.bind and not mount.source:
             raise wrong(f"{where}.source", "is missing, and a bind mount needs it")
-        if not options.bind and not mount.type and "remount" not in options.words:
+        if "remount" in options.words:
+            raise wrong(f"{where}.options[{options.words.index('remount')}]", "remount is not supported by pyrun")
+        if not options.bind and not mount.type:
             raise wrong(f"{where}.type", "is missing, and the mount is not a bind mount")
         if options.tmpcopyup and mount.type != "tmpfs":
             raise wrong(f"{where}.options", f"tmpcopyup is for tmpfs, not for {mount.type or 'a bind mount'}")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import struct
 import subprocess
@@ -42,10 +43,16 @@ AUDIT = {
 X86 = pytest.mark.skipif(os.uname().machine != "x86_64", reason="requires machine: x86_64")
 
 
+@functools.cache
+def decoded(program: bytes) -> list[tuple[int, int, int, int]]:
+    """(code, jt, jf, k) of each struct sock_filter."""
+    return [struct.unpack_from("=HBBI", program, at) for at in range(0, len(program), 8)]
+
+
 def run(program: bytes, arch: int, number: int, args: Sequence[int] = ()) -> int:
     """What the classic BPF program returns for one system call (linux/filter.h; only what seccomp uses)."""
     data = struct.pack("=IIQ6Q", number & MASK32, arch, 0, *[*args, 0, 0, 0, 0, 0, 0][:6])
-    code = [struct.unpack_from("=HBBI", program, at) for at in range(0, len(program), 8)]
+    code = decoded(program)
     accumulator = at = 0
     while True:
         op, true, false, k = code[at]

@@ -317,7 +317,7 @@ ODD: st.SearchStrategy[Any] = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.sampled_from(paths(BASE)), ODD)
 def test_one_wrong_value_anywhere(place: tuple[Any, ...], value: Any) -> None:
     """Whatever stands anywhere in a configuration, the outcome is a Spec or a SpecError with a path."""
@@ -337,7 +337,7 @@ def test_one_wrong_value_anywhere(place: tuple[Any, ...], value: Any) -> None:
     assert isinstance(outcome, spec.Spec) or str(outcome).startswith("config.json: ")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(ODD)
 def test_any_document(value: Any) -> None:
     """The same for documents that have nothing of a configuration."""

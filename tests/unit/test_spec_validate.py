@@ -125,6 +125,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ),
     (mount(options=["bind"]), "mounts[0].source: is missing"),
     (mount(source="/x"), "mounts[0].type: is missing"),
+    (mount(type="none", options=["ro", "remount"]), "mounts[0].options[1]: remount is not supported"),
     (mount(type="proc", options=["tmpcopyup"]), "mounts[0].options: tmpcopyup is for tmpfs, not for proc"),
     (mount(source="/y", options=["bind"], uidMappings=MAP), "mounts[0]: uidMappings and gidMappings must be given"),
     (mount(type="tmpfs", options=["idmap"]), "mounts[0]: an id-mapped mount must be a bind mount"),
