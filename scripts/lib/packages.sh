@@ -29,7 +29,7 @@ need_packages() {
   ((EUID == 0)) || die "these packages are missing, and only root can install them: ${missing[*]}"
   say "installing ${missing[*]}"
   # Waits for another apt to finish; a name server or mirror that stumbles once is no reason to give up.
-  local options=(-q -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3)
+  local options=(-qq -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3)
   DEBIAN_FRONTEND=noninteractive apt-get "${options[@]}" update </dev/null >&2 || die "apt-get update failed"
   DEBIAN_FRONTEND=noninteractive apt-get "${options[@]}" -y --no-install-recommends install "${missing[@]}" </dev/null >&2 ||
     die "apt-get could not install ${missing[*]}"
