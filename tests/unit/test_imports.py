@@ -17,7 +17,7 @@ import pytest
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 FOLDERS = ("runtime", "cgroups", "netns", "rootfs")  # installed as pyrun.<folder>
 
-LEAVES = ("errors", "record", "paths", "files", "undo", "events")
+LEAVES = ("errors", "record", "paths", "files", "undo", "events", "breakpoints")
 
 # From the bottom up. A module may import its own layer's package and every layer below; two packages of one layer know
 # nothing of each other.
