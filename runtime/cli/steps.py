@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from pyrun.runtime import events
+from pyrun.runtime import breakpoints, events
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,11 +45,12 @@ class traced:  # noqa: N801 - reads as a statement: `with traced(ctx, options)`
     def __enter__(self) -> Self:
         if self._on:
             events.set_sink(self._print)
+        breakpoints.watch_host()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, cause: BaseException | None, tb: TracebackType | None) -> None:
+        events.set_sink(None)
         if self._on:
-            events.set_sink(None)
             self._ctx.stderr.flush()
 
     def _print(self, event: events.Event) -> None:

@@ -94,7 +94,7 @@ def parse_mount(text: str) -> MountOption:
         field, parse, kind = MOUNT_KEYS[key]
         if parse is None:  # consistency=…, ignored
             continue
-        if not equals and parse is not _switch:
+        if not equals and parse not in (_switch, _not_switch):
             raise _bad("--mount", text, f"'{key}' needs a value", f"write {key}=…")
         if kind and fields["type"] != kind:
             raise _bad("--mount", text, f"'{key}' is for type={kind}", f"this mount is type={fields['type']}")

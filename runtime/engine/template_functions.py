@@ -170,8 +170,12 @@ def _equal(first: Any, *others: Any) -> bool:
     return any(first == other for other in others)
 
 
-def _less(first: Any, second: Any) -> bool:
-    return bool(first < second)
+def _order(first: Any, second: Any) -> int:
+    """Negative, 0 or positive. Raises TemplateError for values of different types, and those that have no order."""
+    numbers = isinstance(first, (int, float)) and isinstance(second, (int, float))
+    if not numbers and not (isinstance(first, str) and isinstance(second, str)):
+        raise TemplateError(f"cannot order {show(first)!r} and {show(second)!r}")
+    return int(first > second) - int(first < second)  # type: ignore[operator]  # of one kind, as was just seen
 
 
 def _print(*values: Any) -> str:
@@ -209,10 +213,10 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "slice": _slice,
     "eq": _equal,
     "ne": lambda first, second: not _equal(first, second),
-    "lt": _less,
-    "le": lambda first, second: first <= second,
-    "gt": lambda first, second: first > second,
-    "ge": lambda first, second: first >= second,
+    "lt": lambda first, second: _order(first, second) < 0,
+    "le": lambda first, second: _order(first, second) <= 0,
+    "gt": lambda first, second: _order(first, second) > 0,
+    "ge": lambda first, second: _order(first, second) >= 0,
     "and": lambda *values: next((value for value in values if not truth(value)), values[-1]),
     "or": lambda *values: next((value for value in values if truth(value)), values[-1]),
     "not": lambda value: not truth(value),

@@ -51,10 +51,12 @@ def test_every_command_is_well_formed(name: str) -> None:
     assert command.name == name
     words = [word for flag in command.flags for word in (flag.name, *flag.aliases)]
     shorts = [flag.short for flag in command.flags if flag.short]
-    assert len(words) == len(set(words)) and len(shorts) == len(set(shorts))
+    assert len(words) == len(set(words))
+    assert len(shorts) == len(set(shorts))
     assert all(flag.kind in (flags.SWITCH, flags.VALUE, flags.LIST) for flag in command.flags)
     assert bool(command.usage) == (command.most != 0)
-    assert command.summary and not command.summary.endswith(".")
+    assert command.summary
+    assert not command.summary.endswith(".")
 
 
 @pytest.mark.parametrize("argv", [(), ("--help",), ("-h",), ("help",)])
@@ -108,7 +110,8 @@ def test_no_such_container_is_1(command: str, capsys: pytest.CaptureFixture[str]
     argv = (command, "nosuch", *(["other"] if command == "rename" else []))
     code, _, err = call(capsys, *argv)
     assert code == 1
-    assert "no such" in err and "'nosuch'" in err
+    assert "no such" in err
+    assert "'nosuch'" in err
 
 
 def test_inspect_of_nothing_prints_an_empty_list(capsys: pytest.CaptureFixture[str]) -> None:
@@ -154,12 +157,14 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert "Traceback" not in err
     code, _, err = call(capsys, "--debug", "logs", "nosuch")
     assert code == 1
-    assert "Traceback" in err and err.count("pyrun: no such container 'nosuch'") == 1
+    assert "Traceback" in err
+    assert err.count("pyrun: no such container 'nosuch'") == 1
 
 
 def test_global_flags_become_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """The roots and --debug reach a worker of the monitor as they reach this process; the rest is left alone."""
-    assert main.global_flags(["--data-root=/d", "--run-root", "r", "-D", "run", "--debug", "x"]) == [
+    words = ["--data-root=/d", "--run-root", "r", "-D", "run", "--debug", "x"]
+    assert main.global_flags(words) == [
         "run",
         "--debug",
         "x",
@@ -195,7 +200,7 @@ def _imported(*argv: str) -> set[str]:
 
 
 def test_the_hot_path_imports_next_to_nothing() -> None:
-    """Handing a command line to the monitor loads neither json nor re, enum, typing, argparse nor any command module."""
+    """Handing a command line to the monitor loads neither json nor re, enum, typing, argparse nor any command."""
     bare = subprocess.run(
         [sys.executable, "-I", "-c", "import sys; print(*sys.modules)"], capture_output=True, text=True
     )

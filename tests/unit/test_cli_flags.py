@@ -78,7 +78,8 @@ def test_other_commands_take_flags_anywhere() -> None:
 def test_defaults() -> None:
     """A flag that is not given has its default; a list is empty."""
     args = parse(RUN, ["image"])
-    assert args.on("sig-proxy") and not args.on("detach")
+    assert args.on("sig-proxy")
+    assert not args.on("detach")
     assert args.text("name") == ""
     assert args.value("timeout") is None
     assert args.many("publish") == []

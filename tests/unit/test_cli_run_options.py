@@ -121,7 +121,7 @@ def test_every_flag_lands_in_its_field(words: str, field: str, value: object) ->
 
 
 def test_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """--env-file comes before -e, the later one wins, -e NAME passes on this environment's or takes the image's away."""
+    """--env-file comes before -e, the later one wins, -e NAME passes on this environment's or unsets the image's."""
     file = tmp_path / "env"
     file.write_text("# comment\n\nA=from file\nB= spaces stay \nHERE\nNOT_HERE\nC='quotes stay'\r\n")
     monkeypatch.setenv("HERE", "yes")

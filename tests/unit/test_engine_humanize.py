@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -99,9 +99,8 @@ def test_times_round_trip(moment: int) -> None:
     """rfc3339() and parse_rfc3339() are inverse, to the nanosecond, and agree with datetime."""
     text = humanize.rfc3339(moment)
     assert humanize.parse_rfc3339(text) == moment
-    assert text[:19] == datetime.fromtimestamp(moment // SECOND, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S").rjust(
-        19, "0"
-    )
+    expected = datetime.fromtimestamp(moment // SECOND, UTC).strftime("%Y-%m-%dT%H:%M:%S").rjust(19, "0")
+    assert text[:19] == expected
 
 
 @pytest.mark.parametrize(
