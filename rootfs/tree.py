@@ -133,7 +133,7 @@ class TreeWriter:
             else:
                 try:
                     fd = open_directory(self.root_fd, b"/".join(parts))
-                except FileNotFoundError:
+                except (FileNotFoundError, NotADirectoryError):  # missing, or below a whiteout
                     fd = self._make_directories(parts)
             if len(self._parents) >= _CACHED_PARENTS:
                 self._forget_parents()
@@ -148,9 +148,9 @@ class TreeWriter:
                 path = b"/".join(parts[:depth])
                 try:
                     below = open_directory(self.root_fd, path)
-                except FileNotFoundError:
+                except (FileNotFoundError, NotADirectoryError):
                     self._make_parent(fd, parts[:depth])
-                    below = open_directory(self.root_fd, path)  # ENOENT again: a symlink that leads nowhere
+                    below = open_directory(self.root_fd, path)  # the same again: a file, or a symlink to nowhere
                 os.close(fd)
                 fd = below
         except BaseException:
