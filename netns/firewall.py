@@ -112,8 +112,7 @@ def ensure(paths: Paths, network: Network) -> tuple[str, ...]:
         with networks.networks_lock(paths):
             if not _is_ready(paths, network):
                 _write_rules(paths, network)
-    args = (paths, network.bridge, table_name(paths))
-    return run(foreign.ensure_open, *args, what="open other tools' forward chains")
+    return run(foreign.ensure_open, paths, network.bridge, what="open other tools' forward chains")
 
 
 def publish(paths: Paths, container_id: str, mappings: Sequence[PortMapping], ip: str) -> None:
@@ -147,7 +146,7 @@ def unpublish(paths: Paths, container_id: str) -> None:
     try:
         if commands:
             with step("firewall", commands.replace("\n", "; ")):
-                nftables.run(commands)
+                nftables.run(commands, linger=True)
     except nftables.NftError as error:
         if error.errno != ENOENT:
             raise _failure("unpublish ports", error) from None

@@ -9,7 +9,6 @@ removed by close(). Returned notes say which chain was opened; <run>/forward.jso
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 
@@ -17,37 +16,24 @@ from pyrun.netns import nfnetlink
 from pyrun.runtime.events import step
 from pyrun.runtime.files import private_dir, read_json, write_json
 from pyrun.runtime.kernel import nftables
-from pyrun.runtime.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from pyrun.netns.nfnetlink import BaseChain
     from pyrun.runtime.paths import Paths
 
 LEGACY_TABLES = "/proc/net/ip_tables_names"  # the tables of the old iptables in this network namespace
 LEGACY_COMMANDS = ("/usr/sbin/iptables-legacy", "/sbin/iptables-legacy", "/usr/sbin/iptables", "/sbin/iptables")
 
 
-class Chain(Record):
-    """A base chain on the forward hook that belongs to somebody else."""
-
-    family: str
-    table: str
-    name: str
-    handle: int
-    policy: str
-
-    def __str__(self) -> str:
-        return f"{self.family} {self.table} {self.name}"
-
-
-def ensure_open(paths: Paths, bridge: str, own_table: str) -> tuple[str, ...]:
+def ensure_open(paths: Paths, bridge: str) -> tuple[str, ...]:
     """Opens every forward chain that would stop the bridge's traffic and is not open yet; one note for each.
 
     Raises OSError when a chain cannot be read or changed.
     """
-    chains = forward_chains(own_table)
+    chains = forward_chains()
     before = _remembered(paths)
     seen = {repr(chain): before[repr(chain)] if repr(chain) in before else _would_stop(chain) for chain in chains}
     notes = [_open(chain, bridge) for chain in chains if seen[repr(chain)] and not _is_open(chain, bridge)]
@@ -58,21 +44,15 @@ def ensure_open(paths: Paths, bridge: str, own_table: str) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def forward_chains(own_table: str) -> list[Chain]:
-    """The base chains on the forward hook for IPv4, but our own and those of other pyrun instances."""
-    answer = json.loads(nftables.run("list chains", json=True))
-    chains = [item["chain"] for item in answer["nftables"] if "chain" in item]
-    return [
-        Chain(c["family"], c["table"], c["name"], c["handle"], c.get("policy", "accept"))
-        for c in chains
-        if c.get("hook") == "forward" and c["family"] in ("ip", "inet") and not c["table"].startswith("pyrun")
-    ]
+def forward_chains() -> list[BaseChain]:
+    """The forward chains that are not pyrun's, this instance's or another's."""
+    return [chain for chain in nfnetlink.forward_chains() if not chain.table.startswith("pyrun")]
 
 
 def close(paths: Paths) -> None:
     """Removes our rules from other tools' chains, those for all bridges of this instance. Raises OSError."""
     suffix = f"-{paths.instance}" if paths.instance else ""
-    for chain in forward_chains(""):
+    for chain in forward_chains():
         for handle, comment in _marked_rules(chain):
             if comment.endswith(suffix) and comment.partition("-")[1] == suffix[:1]:
                 with step("firewall", f"nft delete rule {chain} handle {handle}"):
@@ -88,16 +68,16 @@ def _comment(bridge: str) -> str:
     return f"pyrun: {bridge}"
 
 
-def _is_open(chain: Chain, bridge: str) -> bool:
+def _is_open(chain: BaseChain, bridge: str) -> bool:
     text = _comment(bridge).encode() + b"\0"
     return any(text in rule for rule in nfnetlink.rules(chain.family, chain.table, chain.name))
 
 
-def _would_stop(chain: Chain) -> bool:
+def _would_stop(chain: BaseChain) -> bool:
     return chain.policy == "drop" or _final_refusal(chain) is not None
 
 
-def _final_refusal(chain: Chain) -> int | None:
+def _final_refusal(chain: BaseChain) -> int | None:
     """The handle of the chain's last rule if that refuses whatever is left, else None."""
     rules = _rules(chain)
     if not rules:
@@ -109,19 +89,21 @@ def _final_refusal(chain: Chain) -> int | None:
     return None
 
 
-def _rules(chain: Chain) -> list[dict[str, Any]]:
+def _rules(chain: BaseChain) -> list[dict[str, Any]]:
+    import json  # only when a chain is seen for the first time
+
     answer = json.loads(nftables.run(f"list chain {chain}", json=True, handles=True))
     return [item["rule"] for item in answer["nftables"] if "rule" in item]
 
 
-def _marked_rules(chain: Chain) -> list[tuple[int, str]]:
+def _marked_rules(chain: BaseChain) -> list[tuple[int, str]]:
     """(handle, comment) of our rules in the chain."""
     if not any(b"pyrun: " in rule for rule in nfnetlink.rules(chain.family, chain.table, chain.name)):
         return []
     return [(r["handle"], r["comment"]) for r in _rules(chain) if r.get("comment", "").startswith("pyrun: ")]
 
 
-def _open(chain: Chain, bridge: str) -> str:
+def _open(chain: BaseChain, bridge: str) -> str:
     final = _final_refusal(chain)
     where = f"insert rule {chain} position {final}" if final is not None else f"add rule {chain}"
     comment = _comment(bridge)

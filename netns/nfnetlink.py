@@ -11,6 +11,8 @@ import os
 import socket
 import struct
 
+from pyrun.runtime.record import Record
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,8 +20,11 @@ if TYPE_CHECKING:
 # <linux/netfilter/nfnetlink.h>, nf_tables.h, nfnetlink_conntrack.h
 NETLINK_NETFILTER = 12
 NFNL_SUBSYS_CTNETLINK, NFNL_SUBSYS_NFTABLES = 1, 10
-NFT_MSG_GETRULE = 7
+NFT_MSG_GETCHAIN, NFT_MSG_GETRULE = 4, 7
 NFTA_RULE_TABLE, NFTA_RULE_CHAIN = 1, 2
+NFTA_CHAIN_TABLE, NFTA_CHAIN_HANDLE, NFTA_CHAIN_NAME, NFTA_CHAIN_HOOK, NFTA_CHAIN_POLICY = 1, 2, 3, 4, 5
+NFTA_HOOK_HOOKNUM = 1
+NF_INET_FORWARD, NF_DROP = 2, 0
 IPCTNL_MSG_CT_GET, IPCTNL_MSG_CT_DELETE = 1, 2
 CTA_TUPLE_ORIG, CTA_TUPLE_PROTO = 1, 2
 CTA_PROTO_NUM, CTA_PROTO_DST_PORT = 1, 3
@@ -28,21 +33,55 @@ NLMSG_ERROR, NLMSG_DONE = 2, 3
 NLA_TYPE_MASK = 0x3FFF
 
 FAMILIES = {"ip": 2, "ip6": 10, "inet": 1}
+FAMILY_NAMES = {number: name for name, number in FAMILIES.items()}
 PROTOCOL_NUMBERS = {"tcp": 6, "udp": 17, "sctp": 132}
 
 _header = struct.Struct("=IHHII")
 
 
 def rules(family: str, table: str, chain: str = "") -> list[bytes]:
-    """The rules of a chain, or of a whole table, as the kernel encodes them (comments are in them as they are).
+    """The rules of a chain, or of a whole table, as the kernel encodes them (comments are in them as text).
 
-    None when there is no such table. Raises OSError.
+    An empty list when there is no such table. Raises OSError.
     """
     attributes = _attribute(NFTA_RULE_TABLE, table.encode() + b"\0")
     attributes += _attribute(NFTA_RULE_CHAIN, chain.encode() + b"\0") if chain else b""
     with _socket() as sock:
         kind = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETRULE
         return list(_dump(sock, kind, FAMILIES[family], attributes))
+
+
+class BaseChain(Record):
+    """A chain on the forward hook, in the words of nft(8): family and policy ("accept", "drop") are names."""
+
+    family: str
+    table: str
+    name: str
+    handle: int
+    policy: str
+
+    def __str__(self) -> str:
+        return f"{self.family} {self.table} {self.name}"
+
+
+def forward_chains() -> list[BaseChain]:
+    """All base chains on the forward hook that see IPv4 packets (families ip and inet). Raises OSError."""
+    found = []
+    with _socket() as sock:
+        for message in _dump(sock, NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETCHAIN, 0, b""):
+            family = FAMILY_NAMES.get(message[0])
+            chain = _attributes(message)
+            hook = _attributes(chain.get(NFTA_CHAIN_HOOK, b""), 0)
+            if (
+                family not in ("ip", "inet")
+                or int.from_bytes(hook.get(NFTA_HOOK_HOOKNUM, b""), "big") != NF_INET_FORWARD
+            ):
+                continue
+            table, name = (chain[kind].rstrip(b"\0").decode() for kind in (NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME))
+            handle = int.from_bytes(chain[NFTA_CHAIN_HANDLE], "big")
+            policy = int.from_bytes(chain.get(NFTA_CHAIN_POLICY, b"\1"), "big")
+            found.append(BaseChain(family, table, name, handle, "drop" if policy == NF_DROP else "accept"))
+    return found
 
 
 def forget_flows(proto: str, ports: set[int]) -> int:

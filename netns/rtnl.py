@@ -129,9 +129,13 @@ class Rtnl:
     def link_index(self, ifname: str) -> int:
         """The index of a link. Raises NetlinkFailure (ENODEV) when there is none of this name."""
         body = _message(ifinfmsg(), attrs=[["IFLA_IFNAME", ifname]])
-        request = Request(f"ip link show {ifname}", RTM_GETLINK, 0, body)
+        answer = self._get(Request(f"ip link show {ifname}", RTM_GETLINK, 0, body))
+        return int(_int.unpack_from(answer, 4)[0])  # struct ifinfomsg: ifi_index
+
+    def _get(self, request: Request) -> bytes:
+        """The one message that answers a request. Raises NetlinkFailure."""
         sequence = self._send(request)
-        index = 0
+        answer = b""
         while True:
             for answered, kind, flags, payload in self._receive():
                 if answered != sequence:
@@ -140,8 +144,8 @@ class Rtnl:
                     error = -_int.unpack_from(payload)[0]
                     if error:
                         raise NetlinkFailure(request.text, error, _said(flags, payload))
-                    return index
-                index = _int.unpack_from(payload, 4)[0]  # struct ifinfomsg: ifi_index
+                    return answer
+                answer = payload
 
     def dump(self, kind: int, family: int = socket.AF_UNSPEC) -> list[Any]:
         """All links, addresses or routes (RTM_GETLINK, RTM_GETADDR, RTM_GETROUTE), as pyroute2's messages."""

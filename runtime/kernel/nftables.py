@@ -34,10 +34,16 @@ class NftError(OSError):
         return f"nft: {self.strerror}"
 
 
-def run(commands: str, *, json: bool = False, handles: bool = False, terse: bool = False) -> str:
+_lingering: list[Any] = []  # contexts whose sockets are still open
+MAX_LINGERING = 8
+
+
+def run(commands: str, *, json: bool = False, handles: bool = False, terse: bool = False, linger: bool = False) -> str:
     """What `nft [-j] [-a] [-t] commands` prints; numbers stay numbers (no names of services or protocols).
 
-    Works in the network namespace of the calling thread. `terse` leaves out the elements of sets and maps.
+    Works in the network namespace of the calling thread. `terse` leaves out the elements of sets and maps. `linger` is
+    for deletions: returns when they are done, not 5 to 20 ms later when the kernel has freed the memory. The socket
+    stays open until then, at the latest until the process ends.
     Raises NftError when nft or the kernel refuses, OSError when there is no netfilter netlink socket to be had (a
     kernel without nf_tables; EPERM shows up later, as an NftError), ImportError when libnftables.so.1 is missing.
     """
@@ -52,9 +58,14 @@ def run(commands: str, *, json: bool = False, handles: bool = False, terse: bool
     flags |= lib.NFT_CTX_OUTPUT_HANDLE if handles else 0
     flags |= lib.NFT_CTX_OUTPUT_TERSE if terse else 0
     result = ffi.new("struct pyrun_nft_result *")
-    failed: int = lib.pyrun_nft_run(os.fsencode(commands), flags, result)
+    keep = ffi.new("void **") if linger else ffi.NULL
+    failed: int = lib.pyrun_nft_run(os.fsencode(commands), flags, result, keep)
     if failed:
         raise OSError(failed, os.strerror(failed))
+    if linger:
+        _lingering.append(keep[0])
+        while len(_lingering) > MAX_LINGERING:
+            lib.pyrun_nft_close(_lingering.pop(0))
     try:
         output: str = ffi.string(result.output).decode("utf-8", "surrogateescape")
         error: str = ffi.string(result.error).decode("utf-8", "surrogateescape")
