@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 def run(paths: Paths, options: RunOptions, link: WorkerLink) -> Container:
     """Creates and starts a container, in a worker of the monitor; unless options.detach, its client is attached.
 
-    When the start fails, the container stays (status created), as docker's does, unless options.rm.
+    When the start fails, the container is removed again, with or without options.rm: of a mistyped command nothing is
+    left, and its name is free for the next try. (docker leaves such a container behind.)
     """
     container = create(paths, options)
     try:
         return start(paths, container.id, link, attach=wanted_streams(options))
     except BaseException:
-        if options.rm:
-            from pyrun.runtime.engine.remove import remove
+        from pyrun.runtime.engine.remove import remove
 
-            remove(paths, container.id, force=True, volumes=True, link=link)
-            if options.cidfile:
-                os.unlink(options.cidfile)
+        remove(paths, container.id, force=True, volumes=True, link=link)
+        if options.cidfile:
+            os.unlink(options.cidfile)
         raise
 
 
