@@ -24,14 +24,31 @@ def print_plan(ctx: Context, options: RunOptions) -> int:
 
         ctx.print(json.dumps([step.asdict() for step in steps], indent=1, ensure_ascii=False))
         return 0
-    before = ""
+    where = why = ""
     for number, step in enumerate(steps, 1):
-        if step.where != before:
+        if step.where != where:
             ctx.print("On the host:" if step.where == "host" else "In the container:")
-            before = step.where
-        line = f"{number:4}  {step.area:<12} {step.what}"
-        ctx.print(line, *([f"{'':19}# {step.why}"] if step.why else []))
+            where = step.where
+        ctx.print(f"{number:4}  {step.area:<12} {short_ids(step.what)}")
+        if step.why and step.why != why:
+            ctx.print(f"{'':19}# {step.why}")
+        why = step.why
     return 0
+
+
+def short_ids(text: str) -> str:
+    """The text with every id of 64 hex digits cut to docker's 12, so that a line of a step can be read."""
+    if len(text) < ID_LENGTH:
+        return text
+    out, run = [], ""
+    for char in [*text, ""]:
+        if char and char in HEX:
+            run += char
+            continue
+        out.append(f"{run[:SHORT_ID]}…" if len(run) == ID_LENGTH else run)
+        out.append(char)
+        run = ""
+    return "".join(out)
 
 
 class traced:  # noqa: N801 - reads as a statement: `with traced(ctx, options)`
@@ -54,11 +71,17 @@ class traced:  # noqa: N801 - reads as a statement: `with traced(ctx, options)`
             self._ctx.stderr.flush()
 
     def _print(self, event: events.Event) -> None:
+        try:
+            self._write(event)
+        except OSError:  # nobody reads any more: that must not stop a start, and still less its clean-up
+            events.set_sink(None)
+
+    def _write(self, event: events.Event) -> None:
         if self._json:
             import json
 
             self._ctx.stderr.write(json.dumps(event.asdict(), ensure_ascii=False) + "\n")
             return
-        result = f"failed: {event.error}" if event.error else "ok"
-        left = f"{event.where:<9} {event.area:<10} {event.what}"
-        self._ctx.stderr.write(f"{left:<84} {result} {event.microseconds:8.0f} µs\n")
+        result = "failed" if event.error else "ok"
+        line = f"{event.microseconds:8.0f} µs  {result:<6}  {event.where:<9}  {event.area:<12} {short_ids(event.what)}"
+        self._ctx.stderr.write(f"{line}: {event.error}\n" if event.error else f"{line}\n")

@@ -193,8 +193,10 @@ class ContainerStore:
             container = container.replace(name=name)
             os.mkdir(directory, 0o700)
             try:
-                files.write_json(f"{directory}/state.json", (state or State()).to_json())
-                files.write_json(f"{directory}/container.json", container.to_json())
+                # what --rm removes need not survive a power failure, and a sync is milliseconds
+                sync = not container.options.rm
+                files.write_json(f"{directory}/state.json", (state or State()).to_json(), sync=sync)
+                files.write_json(f"{directory}/container.json", container.to_json(), sync=sync)
                 self._link(name, container.id)
             except BaseException:
                 self._unlink_files(container.id)

@@ -156,8 +156,8 @@ def _field(value: Any, name: str, chain: Chain) -> Any:
     if isinstance(value, dict) and name in value:
         found = value[name]
         return found.get() if isinstance(found, Lazy) else found
-    if isinstance(value, Map) or value is None:
-        return None if value is None else NO_VALUE
+    if isinstance(value, Map) or value is None or value is NO_VALUE:
+        return NO_VALUE
     spelled = "." + ".".join(chain.fields)
     if isinstance(value, dict):
         from pyrun.runtime.oci.nearest import did_you_mean
