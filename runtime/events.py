@@ -39,6 +39,11 @@ def set_sink(sink: Callable[[Event], None] | None) -> None:
     _sink = sink
 
 
+def sink() -> Callable[[Event], None] | None:
+    """Where events go now, for one who wants to stand in front of it."""
+    return _sink
+
+
 def active() -> bool:
     """Whether anybody listens: lets a caller skip building an expensive description."""
     return _sink is not None

@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import struct
 
-from pyrun.runtime import events
+from pyrun.runtime import breakpoints, events
 from pyrun.runtime.errors import StartError
 from pyrun.runtime.kernel import spawn, wire
 from pyrun.runtime.kernel.syscalls import CLONE_PARENT, pidfd_send_signal, wait_pidfd
@@ -36,6 +36,7 @@ AF_UNIX, SOCK_SEQPACKET, SOCK_CLOEXEC, SOL_SOCKET, SCM_RIGHTS, MSG_CMSG_CLOEXEC 
 SIGKILL = 9
 GO = b"\1"
 REPORT = struct.Struct("=IIiIQ")
+SYNC_BREAKPOINT = 4
 
 
 class Launch:
@@ -60,7 +61,7 @@ class Launch:
             cgroup_fd: a directory of the cgroup2 file system to be born in, or -1.
             clone_parent: make the process our parent's child (the monitor's, when we are its worker).
         """
-        self.plan = plan
+        self.plan = _with_breakpoint(plan)
         self.pid = -1
         self.pidfd = -1
         self.fds: dict[str, int] = {}
@@ -146,7 +147,10 @@ class Launch:
             if kind == wire.REPORT_TRACE:
                 self._traced(index, nanoseconds)
             elif kind == wire.REPORT_SYNC:
-                on_sync[value](self)
+                if value == SYNC_BREAKPOINT:
+                    breakpoints.stop("container", f"{self.plan.steps[index - 1].describe()} (pyrun-init {self.pid})")
+                else:
+                    on_sync[value](self)
                 sock.send(GO)  # type: ignore[attr-defined]
             elif kind == wire.REPORT_FD:
                 name = text.decode("ascii")
@@ -174,7 +178,7 @@ class Launch:
 
     def _traced(self, index: int, nanoseconds: int) -> None:
         step = self.plan.steps[index]
-        events.emit(events.Event("container", step.op.lower().replace("_", "-"), step.describe(), nanoseconds / 1000))
+        events.emit(events.Event("container", _area(step), step.describe(), nanoseconds / 1000))
 
     def _ended(self) -> None:
         """End of file: execve worked, or the process is gone without a word."""
@@ -193,8 +197,21 @@ class Launch:
         program = last.argv[0] if isinstance(last, s.Exec) else ""
         error = hints.start_error(step, errno, os.fsdecode(what), os.fsdecode(path), head, program)
         if step is not None and events.active():
-            events.emit(events.Event("container", step.op.lower().replace("_", "-"), step.describe(), 0.0, str(error)))
+            events.emit(events.Event("container", _area(step), step.describe(), 0.0, str(error)))
         raise error
+
+
+def _area(step: s.Step) -> str:
+    """The step's name in events."""
+    return step.op.lower().replace("_", "-")
+
+
+def _with_breakpoint(plan: Plan) -> Plan:
+    """The plan with a sync point where PYRUN_BREAK wants to look at the container."""
+    number = breakpoints.position([_area(step) for step in plan.steps]) if breakpoints.wanted("container") else 0
+    if not number:
+        return plan
+    return plan.replace(steps=(*plan.steps[:number], s.Sync(SYNC_BREAKPOINT), *plan.steps[number:]))
 
 
 def write_id_maps(pid: int, uid_map: str, gid_map: str) -> None:

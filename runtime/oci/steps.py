@@ -86,7 +86,7 @@ class _Formatted(Step):
 
 # ---- talking to Python -----------------------------------------------------------------------------------------------
 
-SYNC_POINTS = {1: "user and group ids are mapped", 2: "network and host side are ready", 3: "createRuntime hooks ran"}
+SYNC_POINTS = {1: "user and group ids are mapped", 2: "network and host side are ready", 3: "createRuntime hooks ran", 4: "PYRUN_BREAK"}
 
 
 class Sync(Step):
