@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 from pyrun.runtime import breakpoints, events
+from pyrun.runtime.engine.containers import SHORT_ID
+from pyrun.runtime.engine.names import HEX, ID_LENGTH
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
