@@ -31,9 +31,9 @@ def print_plan(ctx: Context, options: RunOptions) -> int:
         if step.where != where:
             ctx.print("On the host:" if step.where == "host" else "In the container:")
             where = step.where
-        ctx.print(f"{number:4}  {step.area:<12} {short_ids(step.what)}")
+        ctx.print(f"{number:4}  {step.area:<13} {short_ids(step.what)}")
         if step.why and step.why != why:
-            ctx.print(f"{'':19}# {step.why}")
+            ctx.print(f"{'':20}# {step.why}")
         why = step.why
     return 0
 
@@ -70,7 +70,10 @@ class traced:  # noqa: N801 - reads as a statement: `with traced(ctx, options)`
     def __exit__(self, kind: type[BaseException] | None, cause: BaseException | None, tb: TracebackType | None) -> None:
         events.set_sink(None)
         if self._on:
-            self._ctx.stderr.flush()
+            try:
+                self._ctx.stderr.flush()
+            except OSError:
+                pass  # nobody reads any more
 
     def _print(self, event: events.Event) -> None:
         try:
@@ -85,5 +88,5 @@ class traced:  # noqa: N801 - reads as a statement: `with traced(ctx, options)`
             self._ctx.stderr.write(json.dumps(event.asdict(), ensure_ascii=False) + "\n")
             return
         result = "failed" if event.error else "ok"
-        line = f"{event.microseconds:8.0f} µs  {result:<6}  {event.where:<9}  {event.area:<12} {short_ids(event.what)}"
+        line = f"{event.microseconds:8.0f} µs  {result:<6}  {event.where:<9}  {event.area:<13} {short_ids(event.what)}"
         self._ctx.stderr.write(f"{line}: {event.error}\n" if event.error else f"{line}\n")
