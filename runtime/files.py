@@ -18,7 +18,15 @@ if TYPE_CHECKING:
 
 def private_dir(path: str) -> str:
     """`path`, created with its parents as a directory of mode 0700 if it is missing. Raises OSError."""
-    os.makedirs(path, mode=0o700, exist_ok=True)
+    if not os.path.isdir(path):
+        parent = os.path.dirname(path)
+        if parent:
+            private_dir(parent)  # os.makedirs(mode=) is for the last one only: its parents would be open to everybody
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:
+            if not os.path.isdir(path):  # else somebody else was faster
+                raise
     return path
 
 
