@@ -41,7 +41,11 @@ class EngineHandlers:
         return dispatch.run_command(argv, link, self.paths)
 
     def call(self, name: str, args: dict[str, Any], link: WorkerLink) -> Any:
-        """Calls of the Python API, and the restart policy's."""
+        """Calls of the Python API, the restart policy's and timers'."""
+        if name == "sweep":
+            from pyrun.runtime.engine.network import sweep
+
+            return sweep(self.paths)
         if name != "start":
             raise PyrunError(f"call {name}", "no such call")
         from pyrun.runtime.engine.start import start

@@ -114,6 +114,7 @@ class State(Record):
     stopped_by_user: bool = False  # stop or kill: the restart policy leaves it alone
     endpoint: dict[str, Any] | None = None  # of the network: ip, prefix, gateway, mac, …; None without one
     ports: tuple[PortMapping, ...] = ()  # published
+    unfinished: bool = False  # `create` or `run` is still at it; if that is killed, recover() takes the container back
 
     @property
     def running(self) -> bool:
@@ -153,13 +154,15 @@ def boot_id() -> str:
 
 
 def pid_start_time(pid: int) -> int:
-    """When process `pid` started, in clock ticks since boot; 0 when there is no such process."""
+    """When process `pid` started, in clock ticks since boot; 0 when there is none, or only its zombie: that has ended,
+    and whoever is to reap it may take its time."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             text = file.read()
     except OSError:
         return 0
-    return int(text[text.rindex(b")") + 2 :].split()[19])  # after "(comm)", which may itself hold spaces and brackets
+    fields = text[text.rindex(b")") + 2 :].split()  # after "(comm)", which may itself hold spaces and brackets
+    return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
 def process_exists(state: State) -> bool:
@@ -281,6 +284,11 @@ class ContainerStore:
     def load_state(self, container_id: str) -> State:
         """Its state as last written. Raises NotFound, PyrunError."""
         return self._read(container_id, "state.json", State.from_json)
+
+    def busy(self) -> files.Lock:
+        """While something is half made: recover() waits, and must not take it for what a crash left."""
+        files.private_dir(self.paths.run)
+        return files.Lock(f"{self.paths.run}/recover.lock", shared=True)
 
     def lock(self, container_id: str, *, blocking: bool = True) -> files.Lock:
         """The lock under which state changes: `with store.lock(id): …`. Creates <run>/<id>."""

@@ -28,8 +28,17 @@ def create(paths: Paths, options: RunOptions) -> c.Container:
     """Makes the container: its record, its name, its directory, its volumes.
 
     Raises NotFound for the image, Conflict for the name, UsageError and Unsupported for options that cannot be had;
-    nothing is left behind then.
+    nothing is left behind then, and neither when this process is killed meanwhile (recover()).
     """
+    store = c.ContainerStore(paths)
+    with store.busy():
+        container = make(paths, options)
+        store.update_state(container.id, unfinished=False)
+    return container
+
+
+def make(paths: Paths, options: RunOptions) -> c.Container:
+    """create(), for a caller that holds store.busy() and has more to do before the container is not `unfinished`."""
     from pyrun.rootfs.store import ImageStore
     from pyrun.runtime.engine import check
 
@@ -40,7 +49,7 @@ def create(paths: Paths, options: RunOptions) -> c.Container:
     container = describe(paths, options, image)
     store = c.ContainerStore(paths)
     with Undo() as undo:
-        container = store.create(container, c.State())
+        container = store.create(container, c.State(unfinished=True))
         undo.on_failure(store.remove, container.id)
         directory = paths.container(container.id)
         for name in ("upper", "work", "rootfs", "log"):

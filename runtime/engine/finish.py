@@ -54,7 +54,7 @@ def finish(paths: Paths, container_id: str, returncode: int | None, link: Worker
             return {"code": state.exit_code if code is None else code, "restart_after_s": None}
         cgroup = Cgroup(container.cgroup_path)
         killed = oom.out_of_memory(cgroup, state.oom_before)  # before the cgroup goes, and with it the only record
-        problems = release(paths, container, cgroup)
+        problems = release(paths, container, cgroup, link)
         state = state.replace(
             status=c.EXITED, pid=0, exit_code=code, finished_at=now(), oom_killed=killed is not None,
             endpoint=None, ports=(), error="; ".join([*([str(killed)] if killed else []), *problems]),
@@ -62,19 +62,21 @@ def finish(paths: Paths, container_id: str, returncode: int | None, link: Worker
         delay = restart_delay(container, state)
         if delay is not None:
             state = state.replace(status=c.RESTARTING)
-        store.save_state(container_id, state)
-    if container.options.rm and delay is None:
-        from pyrun.runtime.engine.remove import remove
+        removed = container.options.rm and delay is None
+        if not removed:
+            store.save_state(container_id, state)
+    if removed:
+        from pyrun.runtime.engine.remove import discard
 
-        remove(paths, container_id, volumes=True, link=link)
+        discard(paths, container_id, container, volumes=True)
     return {"code": 255 if code is None else code, "restart_after_s": delay}
 
 
-def release(paths: Paths, container: c.Container, cgroup: Cgroup) -> list[str]:
+def release(paths: Paths, container: c.Container, cgroup: Cgroup, link: WorkerLink | None = None) -> list[str]:
     """Gives back everything that a running container holds on the host; what went wrong, as texts."""
     problems: list[str] = []
     for text, action in (
-        ("network", lambda: network.release(paths, container)),
+        ("network", lambda: network.release(paths, container, link)),
         ("cgroup", lambda: _end_cgroup(cgroup)),
         ("run directory", lambda: clear_run_directory(paths, container.id)),
     ):

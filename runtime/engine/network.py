@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+
 from pyrun.runtime.engine import containers as c
 from pyrun.runtime.errors import NotFound, PyrunError
 from pyrun.runtime.files import write_atomic
@@ -117,8 +119,16 @@ def name_of(paths: Paths, container_id: str) -> str:
         return container_id[: c.SHORT_ID]
 
 
-def release(paths: Paths, container: c.Container) -> None:
-    """Gives back ports, address and interface. Fine when there are none. Raises PyrunError, OSError."""
+SWEEP_AFTER_S = 0.25
+
+
+def release(paths: Paths, container: c.Container, link: WorkerLink | None = None) -> None:
+    """Gives back ports, address and interface. Fine when there are none. Raises PyrunError, OSError.
+
+    The ports at once: somebody may want them. Removing an interface takes the kernel 20 ms (RCU grace periods), and
+    that of a container that has ended goes by itself: with a monitor at hand (`link`) address and interface are left
+    to sweep(), a moment later, once for all containers that ended meanwhile.
+    """
     if not is_bridge(container.options):
         return
     from pyrun.netns import attach, firewall
@@ -126,8 +136,32 @@ def release(paths: Paths, container: c.Container) -> None:
     try:
         firewall.unpublish(paths, container.id)
     finally:
-        name = "bridge" if container.options.network == "default" else container.options.network
-        attach.detach(paths, name, container.id)
+        if link is not None:
+            link.request("timer", key="sweep", after_s=SWEEP_AFTER_S, run="sweep", args={})
+        else:
+            name = "bridge" if container.options.network == "default" else container.options.network
+            attach.detach(paths, name, container.id)
+
+
+def sweep(paths: Paths) -> None:
+    """Gives back the addresses and interfaces of containers that have ended or are gone. Raises PyrunError, OSError.
+
+    A container that is being started holds its lock, one that runs says so in its state: both keep theirs.
+    """
+    from pyrun.netns import attach, leases
+
+    store = c.ContainerStore(paths)
+    for name in leases.networks_with_leases(paths):
+        for container_id in set(leases.held(paths, name).values()):
+            if not os.path.isdir(paths.container(container_id)):
+                attach.detach(paths, name, container_id)
+                continue
+            try:
+                with store.lock(container_id, blocking=False):
+                    if not store.load_state(container_id).running:
+                        attach.detach(paths, name, container_id)
+            except (BlockingIOError, NotFound):
+                continue  # at work; or gone just now, and the next sweep's
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------
@@ -174,7 +208,8 @@ def hosts_text(container: c.Container, endpoint: Endpoint | None) -> str:
         added = [(n, a) for n, a in options.add_hosts if not (waiting and a == files.HOST_GATEWAY)]
         return files.hosts((), files.resolve_host_gateway(added, ""))
     added = files.resolve_host_gateway(options.add_hosts, gateway)
-    names = [container.hostname, *([f"{container.hostname}.{options.domainname}"] if options.domainname else [])]
+    # the full name first: `hostname -f` takes the first one (hosts(5), "canonical_hostname")
+    names = [*([f"{container.hostname}.{options.domainname}"] if options.domainname else []), container.hostname]
     if options.network == "host":
         try:
             with open("/etc/hosts", encoding="utf-8", errors="replace") as file:

@@ -50,10 +50,15 @@ def remove(
     if container is not None:
         from pyrun.cgroups.group import Cgroup
 
-        release(paths, container, Cgroup(container.cgroup_path))
+        release(paths, container, Cgroup(container.cgroup_path), link)
+    discard(paths, container_id, container, volumes=volumes)
+
+
+def discard(paths: Paths, container_id: str, container: c.Container | None, *, volumes: bool) -> None:
+    """Removes the files and the name of a container that holds nothing on the host any more."""
     with step("rootfs", f"rm -r {paths.container(container_id)}"):
         remove_files(paths, container_id)
-    store.remove(container_id)
+    c.ContainerStore(paths).remove(container_id)
     if container is not None and volumes:
         remove_anonymous_volumes(paths, container)
     remove_run_directory(paths, container_id)
