@@ -125,6 +125,8 @@ class Double:
             return os.read(args["fds"][0], 100).decode()
         if name == "start":
             self.do_run(link, "-d", args["id"], "exit 0")
+        if name == "run":
+            self.do_run(link, "-d", args["id"], args["script"])
         return args
 
     def exited(self, session_id: str, returncode: int | None, link: WorkerLink) -> dict[str, Any]:

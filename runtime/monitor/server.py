@@ -22,6 +22,7 @@ from pyrun.runtime.files import Lock
 from pyrun.runtime.kernel.spawn import program_fd
 from pyrun.runtime.monitor import sockets, worker
 from pyrun.runtime.monitor.client_side import Client
+from pyrun.runtime.monitor.fault import fault
 from pyrun.runtime.monitor.inbox import Ledger
 from pyrun.runtime.monitor.keeper import Keeper
 from pyrun.runtime.monitor.loop import READ, Loop
@@ -206,6 +207,7 @@ class Monitor:
         return worker.answering(lambda link: handlers.exited(session.id, session.returncode, link))
 
     def _finished(self, session: Session, task: Task) -> None:
+        fault("finished")
         self._finishers -= 1
         if task.error is not None:
             self.note(f"{task.name}: {task.error.get('what')}: {task.error.get('why')}")

@@ -65,8 +65,8 @@ class Output:
 
 
 class Attachment:
-    """One client on a session. Output flows at once; stdin and signals after ready(); EXIT when both the session and
-    the worker that attached it are through."""
+    """One client on a session, from ready() on: what the process wrote before is held until then, because a terminal
+    must be raw before it gets output. EXIT comes when both the session and the worker that attached it are through."""
 
     def __init__(self, channel: Channel, session: Session, spec: Mapping[str, Any]) -> None:
         self.channel = channel
@@ -77,6 +77,8 @@ class Attachment:
         self.detach_keys = str(spec.get("detach_keys", "\x10\x11")).encode("latin-1", "replace")
         self.is_ready = False
         self.credit = STDIN_WINDOW
+        self._held: list[tuple[int, bytes]] = []
+        self._held_bytes = 0
         self._code: int | None = None
 
     def ready(self) -> None:
@@ -90,8 +92,24 @@ class Attachment:
                 tty=self.session.tty, stdin=self.stdin, sig_proxy=self.sig_proxy, detach_keys=self.detach_keys
             ),
         )
+        held, self._held, self._held_bytes = self._held, [], 0
+        for kind, data in held:
+            self.channel.send(kind, data)
         if self._code is not None:
             self.end(self._code)
+
+    @property
+    def behind(self) -> int:
+        """Bytes of output that the client has not taken yet."""
+        return self.channel.queued + self._held_bytes
+
+    def output(self, kind: int, data: bytes) -> None:
+        """What the process wrote: a STDOUT or STDERR frame."""
+        if self.is_ready:
+            self.channel.send(kind, data)
+        else:
+            self._held.append((kind, data))
+            self._held_bytes += len(data)
 
     def end(self, code: int) -> None:
         """The session is over; the client hears it when it has been told that it is attached."""
@@ -165,7 +183,7 @@ class Session:
             self.host.loop.unwatch(output.fd)
 
     def _client_drained(self) -> None:
-        if self._paused and all(one.channel.queued < QUEUE // 2 for one in self.attached):
+        if self._paused and all(one.behind < QUEUE // 2 for one in self.attached):
             self._resume()
 
     def _readable(self, output: Output, _events: int) -> None:
@@ -207,7 +225,7 @@ class Session:
         """How much to take at once: less for a log whose files are small, which are rotated between batches only."""
         assert self.log is not None
         limit = self.log.max_size_bytes
-        return max(4096, min(BATCH, limit // 4)) if limit > 0 else BATCH
+        return max(1024, min(BATCH, limit // 16)) if limit > 0 else BATCH
 
     def record(self, output: Output, data: bytes) -> None:
         """Logs what is in the ledger's inbox and ends the transfer."""
@@ -238,8 +256,8 @@ class Session:
         for attachment in tuple(self.attached):
             if name not in attachment.streams:
                 continue
-            attachment.channel.send(FRAMES[name], data)
-            if attachment.channel.queued > QUEUE and not self._paused:
+            attachment.output(FRAMES[name], data)
+            if attachment.behind > QUEUE and not self._paused:
                 self._pause()
 
     def _close_output(self, output: Output) -> None:
@@ -399,7 +417,7 @@ class Session:
         """Everything is cleaned up: tells all who wait. Called by the monitor."""
         self.state = OVER
         os.close(self.pidfd)
-        for attachment in self.attached:
+        for attachment in tuple(self.attached):  # each may detach itself when its connection closes
             attachment.end(code)
         self.attached.clear()
         for callback in self.on_over:
@@ -418,17 +436,31 @@ def pid_of(pidfd: int) -> int:
 def returncode_of(pidfd: int) -> int | None:
     """The exit code of an ended process, or -N for death by signal N; None when nobody can know.
 
-    Our own child is reaped. What an earlier monitor started is init's child; its status comes from PIDFD_GET_INFO
-    (kernel 6.15), also after init has reaped it, because the pidfd was opened before.
+    Our own child is reaped. What an earlier monitor started is init's child: while it is a zombie, /proc has its wait
+    status; once init has reaped it, PIDFD_GET_INFO has (kernel 6.15), because the pidfd was opened before.
     """
     try:
         status = wait_pidfd(pidfd, block=False)
     except ChildProcessError:
-        try:
-            status = pidfd_exit_status(pidfd)
-        except OSError:
-            return None
+        status = _zombie_status(pidfd)
+        if status is None:
+            try:
+                status = pidfd_exit_status(pidfd)
+            except OSError:
+                return None
     return None if status is None else os.waitstatus_to_exitcode(status)
+
+
+def _zombie_status(pidfd: int) -> int | None:
+    """The wait status of a zombie that is not our child; None when it is reaped. proc_pid_stat(5), exit_code."""
+    pid = pid_of(pidfd)
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    # As long as the pidfd knows its pid, nobody else has it: what was read is the process's own.
+    return int(fields[-1]) if fields[0] == b"Z" and pid_of(pidfd) == pid else None
 
 
 assert TAIL >= 16 * 1024 - 1  # render() never leaves more
