@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from pyrun.netns.rtnl import Attrs, Request
     from pyrun.runtime.paths import Paths
 
-ALIAS = "pyrun"
 EEXIST = 17
 
 
@@ -53,7 +52,7 @@ def host_interface(paths: Paths, container_id: str) -> str:
 
 def alias(paths: Paths, container_id: str) -> str:
     """What `ip link` shows as the host end's alias: whose it is, for people and for recover()."""
-    return f"{ALIAS}:{paths.instance}:{container_id}"
+    return f"{bridge.ALIAS}:{paths.instance}:{container_id}"
 
 
 def attach(
@@ -132,7 +131,7 @@ def _add_pair(
     netns_fd = inside.netns_fd()
     try:
         add = _veth(outside, network, name, mac, interface, netns_fd)
-        port = _bridge_port(name, alias(paths, container_id))
+        port = bridge.hairpin_port(name, ["IFLA_IFALIAS", alias(paths, container_id)], *bridge.no_ipv6_address())
         try:
             outside.call(add)
         except NetlinkFailure as error:
@@ -167,11 +166,3 @@ def _veth(outside: Rtnl, network: Network, name: str, mac: str, interface: str, 
     ]
     text = f"ip link add {name} type veth master {network.bridge} peer name {interface} address {mac} netns container"
     return link_add(text, attrs)
-
-
-def _bridge_port(name: str, whose: str) -> Request:
-    # hairpin: with br_netfilter a container that reaches itself by a published port is bridged back where it came from
-    hairpin: Attrs = [["IFLA_BRPORT_MODE", 1]]
-    info: Attrs = [["IFLA_INFO_SLAVE_KIND", "bridge"], ["IFLA_INFO_SLAVE_DATA", {"attrs": hairpin}]]
-    attrs: Attrs = [["IFLA_IFALIAS", whose], ["IFLA_LINKINFO", {"attrs": info}], *bridge.no_ipv6_address()]
-    return link_set(f"ip link set {name} up type bridge_slave hairpin on", name, attrs, up=True)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 # netdevice(7)
 SIOCGIFFLAGS, SIOCGIFADDR, SIOCGIFNETMASK, SIOCGIFMTU = 0x8913, 0x8915, 0x891B, 0x8921
 IFF_UP = 1
+ALIAS = "pyrun"  # links of containers have the alias pyrun:<instance>:<container id>
 USUAL_MTU = 1500
 IN6_ADDR_GEN_MODE_NONE = 1
 
@@ -87,6 +88,32 @@ def mtu(network: Network) -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as query:
         answer = _ioctl(query, SIOCGIFMTU, network.bridge)
     return int(struct.unpack_from("=i", answer)[0]) if answer else USUAL_MTU
+
+
+def plug_in(paths: Paths, host: Rtnl, network: Network) -> list[str]:
+    """Makes the containers' pairs that lost their bridge ports of it again; their names. Raises PyrunError."""
+    index = host.link_index(network.bridge)
+    mine = {f"{ALIAS}:{paths.instance}:{container_id}" for container_id in leases.held(paths, network.name).values()}
+    loose = [
+        str(link.get_attr("IFLA_IFNAME"))
+        for link in host.dump(RTM_GETLINK)
+        if link.get_attr("IFLA_IFALIAS") in mine and link.get_attr("IFLA_MASTER") != index
+    ]
+    for name in loose:
+        host.call(link_set(f"ip link set {name} master {network.bridge}", name, [["IFLA_MASTER", index]], up=True))
+        host.call(hairpin_port(name))
+    return loose
+
+
+def hairpin_port(name: str, *attrs: list[object]) -> Request:
+    """`ip link set NAME up type bridge_slave hairpin on`, and further attributes.
+
+    With br_netfilter a container that reaches itself by a published port is bridged back where it came from.
+    """
+    hairpin: Attrs = [["IFLA_BRPORT_MODE", 1]]
+    info: Attrs = [["IFLA_INFO_SLAVE_KIND", "bridge"], ["IFLA_INFO_SLAVE_DATA", {"attrs": hairpin}]]
+    text = f"ip link set {name} up type bridge_slave hairpin on"
+    return link_set(text, name, [["IFLA_LINKINFO", {"attrs": info}], *attrs], up=True)
 
 
 def remove(host: Rtnl, network: Network) -> None:

@@ -44,6 +44,13 @@ def ensure_open(paths: Paths, bridge: str) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def all_open(paths: Paths, bridge: str) -> bool:
+    """Whether ensure_open() would find nothing to do, iptables-legacy aside. Only reads. Raises OSError."""
+    before = _remembered(paths)
+    chains = forward_chains()
+    return all(before.get(repr(c)) is False or (repr(c) in before and _is_open(c, bridge)) for c in chains)
+
+
 def forward_chains() -> list[BaseChain]:
     """The forward chains that are not pyrun's, this instance's or another's."""
     return [chain for chain in nfnetlink.forward_chains() if not chain.table.startswith("pyrun")]

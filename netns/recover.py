@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from pyrun.netns import bridge, firewall, leases
-from pyrun.netns.attach import ALIAS
+from pyrun.netns.bridge import ALIAS
 from pyrun.netns.rtnl import RTM_GETLINK, Rtnl
 from pyrun.runtime.record import Record
 
