@@ -21,6 +21,7 @@ from pyrun.runtime.events import step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from pyrun.runtime.monitor.worker import WorkerLink
@@ -75,11 +76,12 @@ def finish(paths: Paths, container_id: str, returncode: int | None, link: Worker
 def release(paths: Paths, container: c.Container, cgroup: Cgroup, link: WorkerLink | None = None) -> list[str]:
     """Gives back everything that a running container holds on the host; what went wrong, as texts."""
     problems: list[str] = []
-    for text, action in (
+    actions: tuple[tuple[str, Callable[[], None]], ...] = (
         ("network", lambda: network.release(paths, container, link)),
         ("cgroup", lambda: _end_cgroup(cgroup)),
         ("run directory", lambda: clear_run_directory(paths, container.id)),
-    ):
+    )
+    for text, action in actions:
         try:
             action()
         except (OSError, PyrunError) as error:
