@@ -88,7 +88,7 @@ class Parser:
 
 def pack_command(argv: list[bytes], environ: list[bytes], umask: int) -> bytes:
     """The payload of a REQUEST that runs a command line. Strings are bytes: whatever execve(2) took, comes through."""
-    return b"".join((COMMAND, _command.pack(umask, len(argv)), b"\0".join(argv + environ)))
+    return COMMAND + _command.pack(umask, len(argv)) + b"".join([word + b"\0" for word in argv + environ])
 
 
 def unpack_command(payload: bytes) -> tuple[list[bytes], list[bytes], int]:
@@ -96,9 +96,8 @@ def unpack_command(payload: bytes) -> tuple[list[bytes], list[bytes], int]:
     if payload[:1] != COMMAND or len(payload) < 1 + _command.size:
         raise ProtocolError("not a command")
     umask, count = _command.unpack_from(payload, 1)
-    rest = payload[1 + _command.size :]
-    strings = rest.split(b"\0") if rest else []
-    if umask > 0o777 or count > len(strings):
+    *strings, rest = payload[1 + _command.size :].split(b"\0")
+    if umask > 0o777 or count > len(strings) or rest:
         raise ProtocolError("command is cut off")
     return strings[:count], strings[count:], umask
 

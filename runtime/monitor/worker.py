@@ -227,6 +227,8 @@ def close_all_but(keep: Sequence[int]) -> None:
 
 
 def _end(number: int, _frame: object) -> None:
+    for polite in POLITE:  # whoever asks twice must not interrupt the clean-ups
+        signal.signal(polite, signal.SIG_IGN)
     raise SystemExit(128 + number)
 
 
