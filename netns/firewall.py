@@ -131,14 +131,11 @@ def publish(paths: Paths, container_id: str, mappings: Sequence[PortMapping], ip
     with Undo() as undo:
         published.write(paths, entry)
         undo.on_failure(published.remove, paths, container_id)
-        try:
-            _create(paths, entry)
-        except nftables.NftError as error:
-            if error.errno != EEXIST:
-                raise _failure("publish ports", error) from None
+        if run(_create, paths, entry, what="publish ports") == EEXIST:
             _raise_if_taken(paths, entry)
-            _remove_orphans(paths)  # nobody's: left by what died between the two steps
-            run(_create, paths, entry, what="publish ports")
+            run(_remove_orphans, paths, what="publish ports")  # nobody's: left by what died between the two steps
+            if run(_create, paths, entry, what="publish ports") == EEXIST:
+                raise Conflict("publish ports", "another start has just taken one of them")
     _forget_udp(mappings)
 
 
@@ -147,17 +144,10 @@ def unpublish(paths: Paths, container_id: str) -> None:
     entry = published.read(paths, container_id)
     if entry is None:
         return
-    commands = _commands("delete", paths, entry)
-    try:
-        if commands:
-            with step("firewall", commands.replace("\n", "; ")):
-                nftables.run(commands, linger=True)
-    except nftables.NftError as error:
-        if error.errno != ENOENT:
-            raise _failure("unpublish ports", error) from None
-        published.remove(paths, container_id)
-        _remove_orphans(paths)  # some are gone: whatever of it is left belongs to nobody now
+    some_gone = run(_delete, paths, entry, what="unpublish ports") == ENOENT
     published.remove(paths, container_id)
+    if some_gone:
+        run(_remove_orphans, paths, what="unpublish ports")  # whatever is left of them belongs to nobody now
     _forget_udp(entry.mappings)
 
 
@@ -250,11 +240,27 @@ def _refill(paths: Paths) -> None:
                 run(nftables.run, commands, what="restore published ports")
 
 
-def _create(paths: Paths, entry: Published) -> None:
-    commands = _commands("create", paths, entry)
-    if commands:
+def _create(paths: Paths, entry: Published) -> int:
+    """Adds the container's elements, all or none; 0, or EEXIST when there is one of another container."""
+    return _change(_commands("create", paths, entry), EEXIST)
+
+
+def _delete(paths: Paths, entry: Published) -> int:
+    """Deletes the container's elements, all or none; 0, or ENOENT when one of them is gone."""
+    return _change(_commands("delete", paths, entry), ENOENT, linger=True)
+
+
+def _change(commands: str, expected: int, *, linger: bool = False) -> int:
+    if not commands:
+        return 0
+    try:
         with step("firewall", commands.replace("\n", "; ")):
-            nftables.run(commands)
+            nftables.run(commands, linger=linger)
+    except nftables.NftError as error:
+        if error.errno != expected:
+            raise
+        return expected
+    return 0
 
 
 def _commands(verb: str, paths: Paths, entry: Published) -> str:

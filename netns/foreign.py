@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pyrun.netns.nfnetlink import BaseChain
     from pyrun.runtime.paths import Paths
 
+MARK = "pyrun: "  # the comments of our rules: this and the bridge
 LEGACY_TABLES = "/proc/net/ip_tables_names"  # the tables of the old iptables in this network namespace
 LEGACY_COMMANDS = ("/usr/sbin/iptables-legacy", "/sbin/iptables-legacy", "/usr/sbin/iptables", "/sbin/iptables")
 
@@ -33,22 +34,37 @@ def ensure_open(paths: Paths, bridge: str) -> tuple[str, ...]:
 
     Raises OSError when a chain cannot be read or changed.
     """
-    chains = forward_chains()
     before = _remembered(paths)
-    seen = {repr(chain): before[repr(chain)] if repr(chain) in before else _would_stop(chain) for chain in chains}
-    notes = [_open(chain, bridge) for chain in chains if seen[repr(chain)] and not _is_open(chain, bridge)]
-    notes += _open_legacy(bridge) if "legacy" not in before or not seen.keys() <= before.keys() else []
-    if seen != {key: value for key, value in before.items() if key != "legacy"} or "legacy" not in before:
+    looks = {look.key: look for look in map(_Look, forward_chains())}
+    stops = {key: before[key] if key in before else _would_stop(look.chain) for key, look in looks.items()}
+    notes = [_opened(look.chain, bridge) for key, look in looks.items() if stops[key] and not look.is_open(bridge)]
+    stops["legacy"] = True
+    if stops != before:
+        notes += _open_legacy(bridge)
         private_dir(paths.run)
-        write_json(f"{paths.run}/forward.json", {**seen, "legacy": True}, sync=False)
+        write_json(f"{paths.run}/forward.json", stops, sync=False)
     return tuple(notes)
 
 
 def all_open(paths: Paths, bridge: str) -> bool:
     """Whether ensure_open() would find nothing to do, iptables-legacy aside. Only reads. Raises OSError."""
     before = _remembered(paths)
-    chains = forward_chains()
-    return all(before.get(repr(c)) is False or (repr(c) in before and _is_open(c, bridge)) for c in chains)
+    looks = list(map(_Look, forward_chains()))
+    return all(before.get(look.key) is False or (look.key in before and look.is_open(bridge)) for look in looks)
+
+
+class _Look:
+    """A chain as it is now. `key` is another when its policy or the number of its rules (ours apart) is another."""
+
+    def __init__(self, chain: BaseChain) -> None:
+        self.chain = chain
+        self._rules = nfnetlink.rules(chain.family, chain.table, chain.name)
+        others = sum(MARK.encode() not in rule for rule in self._rules)
+        self.key = f"{chain} handle {chain.handle} policy {chain.policy} rules {others}"
+
+    def is_open(self, bridge: str) -> bool:
+        text = _comment(bridge).encode() + b"\0"
+        return any(text in rule for rule in self._rules)
 
 
 def forward_chains() -> list[BaseChain]:
@@ -58,26 +74,25 @@ def forward_chains() -> list[BaseChain]:
 
 def close(paths: Paths) -> None:
     """Removes our rules from other tools' chains, those for all bridges of this instance. Raises OSError."""
-    suffix = f"-{paths.instance}" if paths.instance else ""
     for chain in forward_chains():
         for handle, comment in _marked_rules(chain):
-            if comment.endswith(suffix) and comment.partition("-")[1] == suffix[:1]:
+            if is_own(comment.removeprefix(MARK), paths.instance):
                 with step("firewall", f"nft delete rule {chain} handle {handle}"):
                     nftables.run(f"delete rule {chain} handle {handle}")
-    _close_legacy(suffix)
+    _close_legacy(paths.instance)
     try:
         os.unlink(f"{paths.run}/forward.json")
     except FileNotFoundError:
         pass
 
 
+def is_own(bridge: str, instance: str) -> bool:
+    """Whether a bridge of this name belongs to the instance: pyrun0 to "", pyrun0-0a1b2c to "0a1b2c"."""
+    return bridge.partition("-")[2] == instance
+
+
 def _comment(bridge: str) -> str:
-    return f"pyrun: {bridge}"
-
-
-def _is_open(chain: BaseChain, bridge: str) -> bool:
-    text = _comment(bridge).encode() + b"\0"
-    return any(text in rule for rule in nfnetlink.rules(chain.family, chain.table, chain.name))
+    return MARK + bridge
 
 
 def _would_stop(chain: BaseChain) -> bool:
@@ -87,7 +102,7 @@ def _would_stop(chain: BaseChain) -> bool:
 def _final_refusal(chain: BaseChain) -> int | None:
     """The handle of the chain's last rule if that refuses whatever is left, else None."""
     rules = _rules(chain)
-    if not rules:
+    if not rules or "expr" not in rules[-1]:
         return None
     verdicts = [next(iter(statement)) for statement in rules[-1]["expr"]]
     if verdicts and verdicts[-1] in ("drop", "reject") and set(verdicts[:-1]) <= {"counter", "log", "limit"}:
@@ -105,9 +120,17 @@ def _rules(chain: BaseChain) -> list[dict[str, Any]]:
 
 def _marked_rules(chain: BaseChain) -> list[tuple[int, str]]:
     """(handle, comment) of our rules in the chain."""
-    if not any(b"pyrun: " in rule for rule in nfnetlink.rules(chain.family, chain.table, chain.name)):
+    if not any(MARK.encode() in rule for rule in nfnetlink.rules(chain.family, chain.table, chain.name)):
         return []
-    return [(r["handle"], r["comment"]) for r in _rules(chain) if r.get("comment", "").startswith("pyrun: ")]
+    return [(r["handle"], r["comment"]) for r in _rules(chain) if r.get("comment", "").startswith(MARK)]
+
+
+def _opened(chain: BaseChain, bridge: str) -> str:
+    """Opens the chain; the note about it. That it cannot be done is a note too: the container may do without."""
+    try:
+        return _open(chain, bridge)
+    except nftables.NftError as error:
+        return f"the forward chain '{chain}' may stop {bridge}'s traffic and could not be opened: {error}"
 
 
 def _open(chain: BaseChain, bridge: str) -> str:
@@ -153,16 +176,16 @@ def _open_legacy(bridge: str) -> list[str]:
     return [f"opened the iptables-legacy chain FORWARD for {bridge}: its policy is DROP"]
 
 
-def _close_legacy(suffix: str) -> None:
+def _close_legacy(instance: str) -> None:
     command = _legacy_command()
     for rule in _legacy(command, "-S", "FORWARD").splitlines() if command else []:
         words = rule.replace('"', "").split()
         if words[:2] != ["-A", "FORWARD"] or "pyrun:" not in words:
             continue
         bridge = words[words.index("pyrun:") + 1]
-        if bridge.endswith(suffix) and bridge.partition("-")[1] == suffix[:1]:
+        if is_own(bridge, instance):
             at = words.index("pyrun:")
-            _legacy(command, "-D", *words[1:at], f"pyrun: {bridge}", *words[at + 2 :])
+            _legacy(command, "-D", *words[1:at], _comment(bridge), *words[at + 2 :])
 
 
 def _remembered(paths: Paths) -> dict[str, bool]:

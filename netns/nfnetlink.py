@@ -7,6 +7,7 @@ here ("are our rules still there?", asked by every start) take 50 µs however ma
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -126,8 +127,10 @@ def _dump(sock: socket.socket, kind: int, family: int, attributes: bytes) -> Ite
                 return
             if answer == NLMSG_ERROR:
                 error = -struct.unpack_from("=i", data, at + 16)[0]
-                if error == 2:  # ENOENT: no such table
+                if error == errno.ENOENT:  # no such table
                     return
+                if error == errno.EINVAL and kind >> 8 == NFNL_SUBSYS_NFTABLES:
+                    error = errno.EPROTONOSUPPORT  # nobody serves these messages: a kernel without nf_tables
                 raise OSError(error, os.strerror(error))
             yield data[at + 16 : at + length]
             at += length + (-length % 4)

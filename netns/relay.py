@@ -44,17 +44,20 @@ _LINGER_RESET = struct.pack("ii", 1, 0)
 def make(fd: int, target: dict[str, object] | None, loop: Loop) -> Relay | None:
     """Forwards from the listening (TCP) or bound (UDP) socket `fd` to `target`: {"proto", "ip", "port"}.
 
-    None for a target of None: the socket merely holds a port. The fd stays the caller's; close() the relay first.
-    Never blocks.
+    None for a target of None, where the socket merely holds a port, and when there are no fds to be had for more. The
+    fd stays the caller's. Never blocks, never raises.
     """
     if target is None:
         return None
     destination = (str(target["ip"]), int(str(target["port"])))
-    if target["proto"] == "udp":
-        from pyrun.netns.udprelay import UdpRelay  # half of a relay's users publish TCP only
+    try:
+        if target["proto"] == "udp":
+            from pyrun.netns.udprelay import UdpRelay  # most relays are for TCP
 
-        return UdpRelay(fd, destination, loop)
-    return TcpRelay(fd, destination, loop)
+            return UdpRelay(fd, destination, loop)
+        return TcpRelay(fd, destination, loop)
+    except OSError:
+        return None
 
 
 class TcpRelay:

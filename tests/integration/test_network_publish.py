@@ -189,6 +189,20 @@ def test_a_final_reject_is_opened(lab: Lab) -> None:
     assert "pyrun" not in nftables.run("list ruleset")
 
 
+def test_a_chain_that_begins_to_refuse_is_opened(lab: Lab) -> None:
+    """A chain that was harmless when it was first seen is looked at again when a rule is added to it."""
+    nftables.run("add table inet fence; add chain inet fence passing { type filter hook forward priority 10; }")
+    web = lab.connected()
+    lab.serve(lab.lan, 8080)
+    nftables.run("add rule inet fence passing reject")
+    assert not reachable(web, LAN_IP, 8080)
+    lab.network()
+    assert ask(web, LAN_IP, 8080) == HOST_IP
+    assert nftables.run("list table inet fence").count("counter accept") == 2
+    lab.network()
+    assert nftables.run("list table inet fence").count("counter accept") == 2
+
+
 def test_a_chain_that_refuses_nothing_is_left_alone(lab: Lab) -> None:
     """No rule is added to a forward chain that would not stop containers."""
     nftables.run("add table inet calm; add chain inet calm passing { type filter hook forward priority 10; }")
