@@ -175,7 +175,7 @@ def _order(first: Any, second: Any) -> int:
     numbers = isinstance(first, (int, float)) and isinstance(second, (int, float))
     if not numbers and not (isinstance(first, str) and isinstance(second, str)):
         raise TemplateError(f"cannot order {show(first)!r} and {show(second)!r}")
-    return int(first > second) - int(first < second)  # type: ignore[operator]  # of one kind, as was just seen
+    return int(first > second) - int(first < second)
 
 
 def _print(*values: Any) -> str:

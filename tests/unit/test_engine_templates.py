@@ -151,7 +151,12 @@ def test_json_of_a_row_leaves_methods_out() -> None:
 def test_lazy_values_are_computed_once_and_only_when_needed() -> None:
     """A size that takes a walk over a directory costs nothing unless the template asks for it."""
     calls: list[int] = []
-    data = {"Size": Lazy(lambda: calls.append(1) or "5MB"), "ID": "x"}
+
+    def measure() -> str:
+        calls.append(1)
+        return "5MB"
+
+    data = {"Size": Lazy(measure), "ID": "x"}
     render(parse("{{.ID}}"), data)
     assert calls == []
     assert render(parse("{{.Size}}{{.Size}}"), data) == "5MB5MB"
