@@ -30,11 +30,16 @@ if TYPE_CHECKING:
 def assert_none(pyrun: Pyrun) -> None:
     """Removes the containers that the test left, then asserts that nothing else stays behind."""
     remove_containers(pyrun)
-    # Finishers clean up behind the command that was answered, so what is there now may be gone in a moment.
-    deadline = time.monotonic() + 10 * machine.slowness()
-    while (left := found(pyrun.paths)) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    left = lasting(pyrun.paths)
     assert not left, "left behind:\n" + "\n".join(left)
+
+
+def lasting(paths: Paths) -> list[str]:
+    """found(), but only what stays: finishers clean up behind the command that was answered."""
+    deadline = time.monotonic() + 10 * machine.slowness()
+    while (left := found(paths)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return left
 
 
 def remove_containers(pyrun: Pyrun) -> None:
@@ -149,9 +154,9 @@ def end_instance(pyrun: Pyrun) -> list[str]:
     if not os.path.isdir(paths.run) and not os.path.isdir(paths.data):
         return []
     remove_containers(pyrun)
+    left = lasting(paths)
     for name in ("monitor.sock", "keeper.sock"):
         end_process(listener(f"{paths.run}/{name}"))
-    left = found(paths)
     for link in links(paths):
         subprocess.run(["ip", "link", "delete", str(link["ifname"])], check=False, capture_output=True, timeout=60)
     firewall.remove(paths)
