@@ -20,6 +20,20 @@ if TYPE_CHECKING:
 
     from pyrun.runtime.paths import Paths
 
+# docker's commands that pyrun does not have, and what helps instead
+LATER = {
+    **dict.fromkeys(
+        ("pull", "search", "login", "logout"), "images come from archives: docker save, then pyrun load -i FILE"
+    ),
+    "push": "pyrun save -o FILE writes an archive that docker load reads",
+    **dict.fromkeys(("build", "builder", "buildx"), "make a root file system and import it: pyrun import FILE NAME"),
+    "commit": "pyrun cp copies files out of a container",
+    "diff": "what a container changed is in GraphDriver.Data.UpperDir of pyrun inspect",
+    "export": "pyrun cp CONTAINER:/ - writes a tar",
+    "update": "remove the container and run it again with other limits",
+    "events": "pyrun ps, pyrun wait and pyrun logs -f tell what happens",
+    "compose": "start the containers one by one",
+}
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
 EXIT_PIPE = 141  # 128 + SIGPIPE
 
@@ -94,6 +108,8 @@ def _unknown_command(words: Sequence[str]) -> UsageError:
     else:
         known = [name for name in COMMANDS if " " not in name] + list(GROUPS)
         what, word, prefix = f"unknown command '{words[0]}'", words[0], ""
+    if not prefix and word in LATER:
+        return UsageError(what, "pyrun does not have it yet", hint=LATER[word])
     meant = nearest(word, known)
     return UsageError(what, hint=f"did you mean '{prefix}{meant}'?" if meant else "pyrun --help lists the commands")
 

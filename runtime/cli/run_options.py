@@ -55,7 +55,7 @@ SAME = {
         "publish-all",
         "ip",
     ),
-    *("ip6", "mac-address", "memory", "memory-swap", "memory-reservation", "oom-kill-disable", "cpus", "cpuset-cpus"),
+    *("ip6", "mac-address", "memory", "memory-swap", "memory-reservation", "cpus", "cpuset-cpus"),
     *("cpuset-mems", "pids-limit", "cgroup-parent", "log-driver"),
 }
 # repeatable flags -> the field that holds their tuple
@@ -97,8 +97,6 @@ def run_options(args: Args) -> RunOptions:
             fields[TUPLES[name]] = tuple(value)
         elif name in ZERO_IS_UNSET and value:
             fields[name.replace("-", "_")] = value
-    if args.value("memory-swappiness") not in (None, -1):
-        fields["memory_swappiness"] = args.value("memory-swappiness")
     if args.given("format"):
         fields["format"] = "json" if args.text("format") == "json" else ""
     if args.given("entrypoint"):

@@ -112,6 +112,37 @@ def assignment(text: str) -> tuple[str, str]:
     return name, value
 
 
+def log_option(text: str) -> tuple[str, str]:
+    """--log-opt max-size=SIZE or max-file=NUMBER."""
+    name, value = assignment(text)
+    if name == "max-size":
+        positive_size(value)
+    elif name == "max-file":
+        between(1, 1000)(value)
+    else:
+        raise ValueError(f"there is no log option '{name}', only max-size and max-file")
+    return name, value
+
+
+def pull(text: str) -> str:
+    """--pull missing | never; always needs a registry client."""
+    if text == "always":
+        raise ValueError("there is no registry client yet: pyrun load takes what docker save wrote")
+    return one_of("missing", "never")(text)
+
+
+MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "ppc64le": "ppc64le", "s390x": "s390x"}
+
+
+def platform(text: str) -> str:
+    """--platform OS/ARCHITECTURE[/VARIANT], which must be this machine's: nothing is emulated."""
+    machine = os.uname().machine
+    own = f"linux/{MACHINES.get(machine, machine)}"
+    if text != own and not text.startswith(f"{own}/"):
+        raise ValueError(f"this machine runs {own}")
+    return text
+
+
 def env(text: str) -> tuple[str, str | None]:
     """-e NAME=value, or -e NAME for the value in this environment; None when it has none here."""
     name, equals, value = text.partition("=")

@@ -142,8 +142,8 @@ def _resources(options: RunOptions) -> dict[str, Any]:
         "DeviceCgroupRules": list(options.device_cgroup_rules) or None,
         "MemoryReservation": options.memory_reservation or 0,
         "MemorySwap": options.memory_swap or 0,
-        "MemorySwappiness": options.memory_swappiness,
-        "OomKillDisable": options.oom_kill_disable,
+        "MemorySwappiness": None,
+        "OomKillDisable": False,
         "PidsLimit": options.pids_limit,
         "Ulimits": [{"Name": one.name, "Hard": one.hard, "Soft": one.soft} for one in options.ulimits],
     }

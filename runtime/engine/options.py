@@ -85,8 +85,8 @@ class RunOptions(Record):
     sig_proxy: bool = True
     rm: bool = False
     cidfile: str = ""
-    pull: str = "missing"  # always | missing | never
-    platform: str = ""
+    pull: str = "missing"  # missing | never: there is nothing to pull with yet
+    platform: str = ""  # os/architecture; "" is this machine's
     quiet: bool = False
     explain: bool = False
     trace: bool = False
@@ -153,8 +153,6 @@ class RunOptions(Record):
     memory: int | None = None  # bytes
     memory_swap: int | None = None  # bytes of memory and swap together; UNLIMITED
     memory_reservation: int | None = None
-    memory_swappiness: int | None = None
-    oom_kill_disable: bool = False
     cpus: float | None = None
     cpu_shares: int | None = None  # 2..262144
     cpu_period: int | None = None  # microseconds

@@ -82,6 +82,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (("rnu",), "pyrun: unknown command 'rnu'", "hint: did you mean 'run'?"),
         (("imgaes",), "pyrun: unknown command 'imgaes'", "hint: did you mean 'images'?"),
         (("xyzzy",), "pyrun: unknown command 'xyzzy'", "hint: pyrun --help lists the commands"),
+        (("pull", "debian"), "pyrun: unknown command 'pull': pyrun does not have it yet", "hint: images come from"),
         (("image", "lss"), "pyrun: unknown command 'image lss'", "hint: did you mean 'image ls'?"),
         (("image",), "pyrun: image: needs a command", "hint: one of ls, "),
         (("--frob",), "pyrun: unknown flag --frob", "hint: pyrun --help lists the global flags"),
