@@ -163,6 +163,8 @@ BUILTIN: dict[str, Callable[[Monitor, Caller, Args], Any]] = {
     "attach": attach,
 }
 
+SILENT = frozenset({result, error})  # what a worker says last: it does not wait for an answer
+
 WORKERS: dict[str, Callable[[Monitor, Task, Args], Any]] = {
     "adopt": adopt,
     "started": started,

@@ -13,7 +13,7 @@
                                                          CREDIT    u32: so many more STDIN bytes may be sent
     worker ──> monitor (its own socketpair)              EXIT      i32: the exit code; the last frame
     LINK       JSON {"call": …}, with fds                DETACHED  the monitor let go of the session; the last frame
-    (answered by RESULT or ERROR)
+    (answered by RESULT or ERROR); and EXIT
 
 STDIN needs credit so that a process that does not read cannot hold up the SIGNAL frames behind its input.
 Fds come as SCM_RIGHTS with the first bytes of a REQUEST or LINK frame. Both sides check SO_PEERCRED (unix(7)): only

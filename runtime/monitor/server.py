@@ -128,7 +128,7 @@ class Monitor:
             task = self.tasks.pop(found.si_pid, None)
             if task is not None:
                 self._last_activity = time.monotonic()
-                task.ended(status)
+                task.reaped(status)
                 if task.killed:
                     self.note(f"worker {task.name!r} was ended by signal {task.code - 128}")
                     self.recover()

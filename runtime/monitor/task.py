@@ -9,9 +9,9 @@ import signal
 from pyrun.runtime.errors import PyrunError
 from pyrun.runtime.monitor import worker
 from pyrun.runtime.monitor.answers import describe_error
-from pyrun.runtime.monitor.calls import BUILTIN, DEFERRED, WORKERS
+from pyrun.runtime.monitor.calls import BUILTIN, DEFERRED, SILENT, WORKERS
 from pyrun.runtime.monitor.channel import Channel
-from pyrun.runtime.monitor.protocol import ERROR, LINK, RESULT, ProtocolError, pack_json, unpack_json
+from pyrun.runtime.monitor.protocol import ERROR, EXIT, LINK, RESULT, ProtocolError, numbers, pack_json, unpack_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class Task:
         self.killed = False
         self.adopted: set[str] = set()
         self.holding: set[str] = set()
+        self._over = False
         self._on_end = on_end
         self.pid, sock = worker.fork(setup, body)
         self._link = Channel(monitor.loop, sock, self._frame, lambda: None)
@@ -57,14 +58,19 @@ class Task:
         self.signal(signal.SIGTERM)
         self.monitor.loop.after(GRACE_S, lambda: self.signal(signal.SIGKILL))
 
-    def ended(self, status: int) -> None:
+    def reaped(self, status: int) -> None:
         """The worker is reaped; `status` is its wait status."""
         self.pid = -1
         self._link.read_rest()
         self._link.close()
-        code = os.waitstatus_to_exitcode(status)
-        self.killed = code < 0
-        self.code = 128 - code if code < 0 else code
+        if not self._over:  # it could not say that it was about to end
+            code = os.waitstatus_to_exitcode(status)
+            self.killed = code < 0
+            self._ended(128 - code if code < 0 else code)
+
+    def _ended(self, code: int) -> None:
+        self._over = True
+        self.code = code
         for session_id in self.holding - self.adopted:
             if session_id not in self.monitor.sessions:
                 self.monitor.release_sockets(session_id)
@@ -85,7 +91,10 @@ class Task:
         return self._link.take_fds()
 
     def _frame(self, kind: int, payload: bytes) -> None:
-        if kind != LINK:
+        if kind == EXIT and not self._over:
+            self._ended(numbers("<i", payload)[0])
+            return
+        if kind != LINK or self._over:
             raise ProtocolError(f"frame of type {kind} from a worker")
         args = unpack_json(payload)
         name = args.pop("call", "")
@@ -94,7 +103,7 @@ class Task:
             if call is None:
                 raise PyrunError(f"call {name}", "the monitor has no such call")
             value = call(self.monitor, self, args)
-            if value is not DEFERRED:
+            if value is not DEFERRED and call not in SILENT:
                 self.answer(value)
         except PyrunError as error:
             self.refuse(error)
