@@ -170,11 +170,7 @@ def recover(paths: Paths, live_ids: Collection[str]) -> list[str]:
 def remove(paths: Paths) -> None:
     """Deletes the table, and what was added to other tools' chains. Raises PyrunError."""
     run(foreign.close, paths, what="close other tools' forward chains")
-    try:
-        nftables.run(f"delete table ip {table_name(paths)}")
-    except nftables.NftError as error:
-        if error.errno != ENOENT:
-            raise _failure("remove the table", error) from None
+    run(_change, f"delete table ip {table_name(paths)}", ENOENT, what="remove the firewall's rules")
 
 
 def run(action: Callable[..., T], *args: object, what: str) -> T:
@@ -247,15 +243,15 @@ def _create(paths: Paths, entry: Published) -> int:
 
 def _delete(paths: Paths, entry: Published) -> int:
     """Deletes the container's elements, all or none; 0, or ENOENT when one of them is gone."""
-    return _change(_commands("delete", paths, entry), ENOENT, linger=True)
+    return _change(_commands("delete", paths, entry), ENOENT)
 
 
-def _change(commands: str, expected: int, *, linger: bool = False) -> int:
+def _change(commands: str, expected: int) -> int:
     if not commands:
         return 0
     try:
         with step("firewall", commands.replace("\n", "; ")):
-            nftables.run(commands, linger=linger)
+            nftables.run(commands)
     except nftables.NftError as error:
         if error.errno != expected:
             raise

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from pyrun.netns import bridge, firewall, leases
+from pyrun.netns import bridge, firewall, leases, networks
 from pyrun.netns.bridge import ALIAS
 from pyrun.netns.rtnl import RTM_GETLINK, Rtnl
 from pyrun.runtime.record import Record
@@ -39,6 +39,19 @@ def recover(paths: Paths, live_ids: Collection[str]) -> Recovered:
             bridge.delete_link(host, name)
     freed = [gone for name in leases.networks_with_leases(paths) for gone in leases.prune(paths, name, live_ids)]
     return Recovered(tuple(ports), tuple(links), tuple(freed))
+
+
+def dismantle(paths: Paths) -> None:
+    """Removes everything of this instance from the host's network: ports, rules, links, bridges, leases.
+
+    For the end of an instance (tests, removing pyrun); containers that run lose their network. The networks' files
+    stay: the next start makes everything again. Raises PyrunError, OSError.
+    """
+    recover(paths, ())
+    firewall.remove(paths)
+    with Rtnl.host() as host:
+        for name in networks.names(paths):
+            bridge.remove(host, networks.load(paths, name))
 
 
 def stray_links(paths: Paths, host: Rtnl, live_ids: Collection[str]) -> list[str]:

@@ -34,21 +34,27 @@ class NftError(OSError):
         return f"nft: {self.strerror}"
 
 
-_lingering: list[Any] = []  # contexts whose sockets are still open
+# Contexts that have done their work. Closing a netfilter socket takes 5 to 20 ms whenever anybody has deleted anything
+# just before (the kernel waits until it is freed, an RCU grace period), so that is left to the end of the process.
+_lingering: list[Any] = []
+_lingering_pid = 0  # a fork's copies of them are not its own: their fd numbers may mean something else there
 MAX_LINGERING = 8
+_probed = False
 
 
-def run(commands: str, *, json: bool = False, handles: bool = False, terse: bool = False, linger: bool = False) -> str:
+def run(commands: str, *, json: bool = False, handles: bool = False, terse: bool = False) -> str:
     """What `nft [-j] [-a] [-t] commands` prints; numbers stay numbers (no names of services or protocols).
 
-    Works in the network namespace of the calling thread. `terse` leaves out the elements of sets and maps. `linger` is
-    for deletions: returns when they are done, not 5 to 20 ms later when the kernel has freed the memory. The socket
-    stays open until then, at the latest until the process ends.
+    Works in the network namespace of the calling thread. `terse` leaves out the elements of sets and maps.
     Raises NftError when nft or the kernel refuses, OSError when there is no netfilter netlink socket to be had (a
     kernel without nf_tables; EPERM shows up later, as an NftError), ImportError when libnftables.so.1 is missing.
     """
-    # libnftables 1.0.6 calls exit(3) when it cannot open this socket; a process that others depend on asks first.
-    socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER).close()
+    global _probed
+    if not _probed:
+        # libnftables 1.0.6 calls exit(3) when it cannot open this socket; a process that others depend on asks first.
+        # Not closed either, and without a Python object that might close the number once it is somebody else's.
+        socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER).detach()
+        _probed = True
     from pyrun.runtime.kernel import _nftables  # loads libnftables, libxtables, jansson and gmp: only who needs it pays
 
     lib: Any = _nftables.lib
@@ -58,14 +64,11 @@ def run(commands: str, *, json: bool = False, handles: bool = False, terse: bool
     flags |= lib.NFT_CTX_OUTPUT_HANDLE if handles else 0
     flags |= lib.NFT_CTX_OUTPUT_TERSE if terse else 0
     result = ffi.new("struct pyrun_nft_result *")
-    keep = ffi.new("void **") if linger else ffi.NULL
+    keep = ffi.new("void **")
     failed: int = lib.pyrun_nft_run(os.fsencode(commands), flags, result, keep)
     if failed:
         raise OSError(failed, os.strerror(failed))
-    if linger:
-        _lingering.append(keep[0])
-        while len(_lingering) > MAX_LINGERING:
-            lib.pyrun_nft_close(_lingering.pop(0))
+    _let_linger(lib, keep[0])
     try:
         output: str = ffi.string(result.output).decode("utf-8", "surrogateescape")
         error: str = ffi.string(result.error).decode("utf-8", "surrogateescape")
@@ -74,3 +77,13 @@ def run(commands: str, *, json: bool = False, handles: bool = False, terse: bool
         return output
     finally:
         lib.pyrun_nft_free(result)
+
+
+def _let_linger(lib: Any, context: Any) -> None:
+    global _lingering_pid
+    if _lingering_pid != os.getpid():
+        _lingering_pid = os.getpid()
+        _lingering.clear()
+    _lingering.append(context)
+    while len(_lingering) > MAX_LINGERING:
+        lib.pyrun_nft_close(_lingering.pop(0))

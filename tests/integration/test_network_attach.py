@@ -15,6 +15,7 @@ from netlab import Lab, links, shell
 from pyrun.netns import attach, bridge, leases, networks, recover
 from pyrun.netns.rtnl import NetlinkFailure, Rtnl
 from pyrun.runtime.errors import Conflict, PyrunError, UsageError
+from pyrun.runtime.kernel import nftables
 from requires import requires
 
 if TYPE_CHECKING:
@@ -275,3 +276,18 @@ def test_without_privileges_the_error_says_what_is_needed(lab: Lab) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert network.bridge in links()
     assert web.fd >= 0
+
+
+def test_dismantling_leaves_no_trace(lab: Lab) -> None:
+    """dismantle() takes links, bridge, rules and leases away, twice if need be; the next start makes them again."""
+    before = links()
+    web = lab.connected()
+    for _ in range(2):
+        recover.dismantle(lab.paths)
+        assert links() == before
+        assert nftables.run("list ruleset") == ""
+        assert leases.held(lab.paths, "bridge") == {}
+    assert "eth0" not in web.run("ip", "link")
+    web = lab.connected()
+    assert web.endpoint is not None
+    assert "eth0" in web.run("ip", "link")
