@@ -254,7 +254,6 @@ def test_every_flag_of_the_table_is_used() -> None:
 
     used = {*module.SAME, *module.TUPLES, *module.ZERO_IS_UNSET}
     by_hand = {
-        "memory-swappiness",
         "format",
         "entrypoint",
         "env",
