@@ -35,7 +35,8 @@ def open_process(store: c.ContainerStore, container_id: str, verb: str) -> int:
         return pidfd
     if pidfd >= 0:
         os.close(pidfd)
-    raise Conflict(f"{verb} {container.name}", f"container is not running ({state.status})")
+    why = "container is not running"
+    raise Conflict(f"{verb} {container.name}", why if state.running else f"{why} ({state.status})")
 
 
 def kill(paths: Paths, container_id: str, signal: int = SIGKILL, link: WorkerLink | None = None) -> None:

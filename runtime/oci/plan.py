@@ -10,7 +10,7 @@ from __future__ import annotations
 from pyrun.runtime.errors import Unsupported
 from pyrun.runtime.oci import steps as s
 from pyrun.runtime.oci import sysctl
-from pyrun.runtime.oci.namespaces import NamespacePlan, plan_namespaces
+from pyrun.runtime.oci.namespaces import FLAGS, NamespacePlan, plan_namespaces
 from pyrun.runtime.record import Record
 
 TYPE_CHECKING = False
@@ -165,27 +165,32 @@ def exec_plan(process: Process, flags: int, extras: Extras) -> Plan:
 
 
 def exec_steps(process: Process, flags: int, extras: Extras) -> Iterator[s.Step]:
-    """From our namespaces into the container's, then as container_steps() ends."""
+    """Into the container's namespaces, but its pid namespace only when nothing is left to give up.
+
+    Before the fork no process of the container can see this one. After it, one with CAP_SYS_PTRACE could stop it and
+    use what it has (CVE-2016-9962): that is then no more than the program itself gets.
+    """
     yield s.SetNs("pidfd", flags, "the container")  # all at once: setns(2) of a pidfd, kernel 5.8
-    if flags & 0x10000000:
+    if flags & FLAGS["user"]:
         yield s.BecomeRoot()  # of the container's user namespace
-    if flags & (0x20000000 | 0x80):
-        yield s.Fork()  # only a child is in the pid and time namespaces
     yield s.RootHere()
-    yield s.ProcHandle()
+    if process.oom_score_adj is not None:
+        yield s.ProcHandle()
+    yield from give_up(process, extras)
+    if flags & (FLAGS["pid"] | FLAGS["time"]):
+        yield s.Fork()  # only a child is in the pid and time namespaces
     if process.terminal:
         size = process.console_size
         rows, columns = (size.height, size.width) if size is not None else (extras.rows, extras.columns)
-        yield s.Terminal(rows, columns, process.user.uid, 0)
+        yield s.Terminal(rows, columns, process.user.uid, 0)  # its session must be that of the process that stays
     elif extras.stdio is not None:
         yield s.Stdio(*extras.stdio)
         yield s.Session()
     else:
         yield s.Session()
-        yield s.StdioOwner(process.user.uid)
     if extras.host_ready:
         yield s.Sync(SYNC_HOST_READY)
-    yield from become(process, extras)
+    yield from run_program(process, extras)
 
 
 def root(spec: Spec, extras: Extras) -> Iterator[s.Step]:
@@ -299,7 +304,13 @@ def capability_sets(process: Process, extras: Extras) -> CapabilitySets | None:
 
 
 def become(process: Process, extras: Extras, personality: Personality | None = None) -> Iterator[s.Step]:
-    """From here to the user's program: limits, identity, privileges. Also the second half of `exec`."""
+    """From here to the user's program: limits, identity, privileges."""
+    yield from give_up(process, extras, personality)
+    yield from run_program(process, extras)
+
+
+def give_up(process: Process, extras: Extras, personality: Personality | None = None) -> Iterator[s.Step]:
+    """Limits, identity, privileges: afterwards the process is no more than the user's program will be."""
     if extras.keyring:
         yield s.Keyring(extras.keyring)
     for limit in process.rlimits:
@@ -320,14 +331,17 @@ def become(process: Process, extras: Extras, personality: Personality | None = N
         yield s.Seccomp(*extras.seccomp)  # without no_new_privs a filter needs CAP_SYS_ADMIN: while we still have it
     if caps is not None:
         yield s.Capabilities(caps.effective, caps.permitted, caps.inheritable, caps.ambient)
+
+
+def run_program(process: Process, extras: Extras) -> Iterator[s.Step]:
+    """The working directory, the program, and execve."""
     yield s.Chdir(process.cwd)  # as the user: a directory that only root may enter must refuse
     path = next((item[5:] for item in reversed(process.env) if item.startswith("PATH=")), DEFAULT_PATH)
-    args = process.args
-    yield s.Lookup(args[0], path)
+    yield s.Lookup(process.args[0], path)
     if process.no_new_privileges and extras.seccomp is not None:
         yield s.Seccomp(*extras.seccomp)  # as late as possible
     if extras.wait_for_start:
         yield s.WaitForStart()
     if extras.reaper:
         yield s.Reaper()  # last: PID 1 keeps the program's identity and limits
-    yield s.Exec(args, process.env)
+    yield s.Exec(process.args, process.env)

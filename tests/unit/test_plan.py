@@ -197,13 +197,18 @@ def test_what_is_not_supported_is_refused_with_its_path() -> None:
         steps_of(config(mounts=mounts))
 
 
-def test_exec_joins_all_at_once_and_forks() -> None:
-    """`exec` enters by the init's pidfd; only a child is in its pid namespace."""
-    parsed = spec.parse_process(process())
-    plan = p.exec_plan(parsed, 0x20000000 | 0x20000, p.Extras(stdio=("a", "b", "c"), host_ready=True))
+def test_exec_enters_the_pid_namespace_last() -> None:
+    """CVE-2016-9962: what a process of the container could stop and use has no more than the program gets."""
+    parsed = spec.parse_process(process(capabilities={"bounding": [], "effective": [], "permitted": []}))
+    plan = p.exec_plan(
+        parsed, 0x20000000 | 0x20000, p.Extras(stdio=("a", "b", "c"), host_ready=True, seccomp=(0, b"8" * 8))
+    )
     ops = [step.op for step in plan.steps]
-    assert ops[:4] == ["SETNS", "FORK", "ROOT_HERE", "PROC_HANDLE"]
-    assert before(ops, "STDIO", "SESSION", "SYNC", "IDS", "EXEC")
+    assert ops[:2] == ["SETNS", "ROOT_HERE"]
+    assert before(
+        ops, "BOUNDING", "IDS", "SECCOMP", "CAPABILITIES", "FORK", "STDIO", "SESSION", "SYNC", "CHDIR", "EXEC"
+    )
+    assert "PROC_HANDLE" not in ops
     assert plan.clone_flags == 0
 
 

@@ -60,11 +60,16 @@ int step_FORK(const struct arg *a)
 {
     (void)a;
     int pidfd = -1;
-    /* CLONE_PARENT: the child is Python's, not ours, so we can go. exit_signal must be 0 with it (clone(2)). */
-    struct clone_args args = {.flags = CLONE_PARENT | CLONE_PIDFD, .pidfd = (uint64_t)(uintptr_t)&pidfd};
-    long pid = syscall(SYS_clone3, &args, sizeof args);
+    if (state.proc >= 0) { /* it shows the pid namespace we come from; and nobody may find it in our descriptors */
+        close(state.proc);
+        state.proc = -1;
+    }
+    /* CLONE_PARENT: the child is Python's, not ours, so we can go; exit_signal must be 0 with it (clone(2)). Not clone3:
+     * in `exec` the container's seccomp filter is in force already, and the usual ones answer clone3 with ENOSYS. The
+     * kernel puts the pidfd where the third argument points, on every architecture. */
+    long pid = syscall(SYS_clone, (unsigned long)(CLONE_PARENT | CLONE_PIDFD), NULL, &pidfd, NULL, NULL);
     if (pid < 0)
-        return fail("clone3", "");
+        return fail("clone", "");
     if (pid > 0) {
         report(REPORT_PID, (uint32_t)pid, "", 0, pidfd);
         _exit(0);
@@ -241,6 +246,10 @@ int step_SECCOMP(const struct arg *a)
 int step_CHDIR(const struct arg *a)
 {
     char here[4096];
+    if (state.root >= 0) { /* the last step that could need it is behind us */
+        close(state.root);
+        state.root = -1;
+    }
     if (chdir(a[0].s) < 0)
         return fail("chdir", a[0].s);
     /* Outside the root the kernel answers "(unreachable)…": a working directory through a leaked descriptor

@@ -42,18 +42,47 @@ int open_in_root(const char *path, uint64_t flags, uint64_t resolve)
     return openat2_(state.root, path, flags, IN_ROOT | resolve);
 }
 
-/* Opens the directory `path` in the root, making what is missing with `mode`. Symbolic links that exist are followed
- * inside the root; new components are made below a descriptor and opened without following anything. */
-int make_directory(const char *path, mode_t mode)
+static int make_directory_at(const char *path, mode_t mode, int links);
+
+/* A symbolic link that leads to nothing yet: makes the directory that it names, inside the root like all others. */
+static int make_link_target(int parent, const char *name, const char *prefix, mode_t mode, int links)
 {
-    int fd = open_in_root(path, O_PATH | O_DIRECTORY, 0);
+    char target[2048], joined[4096];
+    ssize_t n = readlinkat(parent, name, target, sizeof target - 1);
+    if (n < 0)
+        return -1;
+    target[n] = 0;
+    if (links == 0) {
+        errno = ELOOP;
+        return -1;
+    }
+    int length = target[0] == '/' ? snprintf(joined, sizeof joined, "%s", target)
+                                  : snprintf(joined, sizeof joined, "%.*s%s", (int)(name - prefix), prefix, target);
+    if (length < 0 || (size_t)length >= sizeof joined) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    return make_directory_at(joined, mode, links - 1);
+}
+
+static int make_component(int parent, const char *prefix, const char *name, mode_t mode, int links)
+{
+    int fd = open_in_root(prefix, O_PATH | O_DIRECTORY, 0);
     if (fd >= 0 || errno != ENOENT)
-        return fd < 0 ? fail("open directory", path) : fd;
+        return fd;
+    if (mkdirat(parent, name, mode) < 0 && errno != EEXIST)
+        return -1;
+    fd = openat2_(parent, name, O_PATH | O_DIRECTORY, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS);
+    return fd < 0 && errno == ELOOP ? make_link_target(parent, name, prefix, mode, links) : fd;
+}
+
+static int make_directory_at(const char *path, mode_t mode, int links)
+{
     char prefix[4096];
     size_t length = strlen(path), at = 0;
     if (length >= sizeof prefix) {
         errno = ENAMETOOLONG;
-        return fail("make directory", path);
+        return -1;
     }
     int parent = open_in_root("/", O_PATH | O_DIRECTORY, 0);
     while (parent >= 0 && at < length) {
@@ -66,20 +95,23 @@ int make_directory(const char *path, mode_t mode)
             break;
         memcpy(prefix, path, at);
         prefix[at] = 0;
-        const char *name = prefix + start;
-        int next = open_in_root(prefix, O_PATH | O_DIRECTORY, 0);
-        if (next < 0 && errno == ENOENT) {
-            if (mkdirat(parent, name, mode) < 0 && errno != EEXIST)
-                next = -1;
-            else
-                next = openat2_(parent, name, O_PATH | O_DIRECTORY, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS);
-        }
+        int next = make_component(parent, prefix, prefix + start, mode, links);
         int saved = errno;
         close(parent);
         errno = saved;
         parent = next;
     }
-    return parent < 0 ? fail("make directory", path) : parent;
+    return parent;
+}
+
+/* Opens the directory `path` in the root, making what is missing with `mode`. Symbolic links are followed inside the
+ * root; new components are made below a descriptor and opened without following anything. */
+int make_directory(const char *path, mode_t mode)
+{
+    int fd = open_in_root(path, O_PATH | O_DIRECTORY, 0);
+    if (fd < 0 && errno == ENOENT)
+        fd = make_directory_at(path, mode, 40); /* as many links as the kernel follows, path_resolution(7) */
+    return fd < 0 ? fail("make directory", path) : fd;
 }
 
 int open_parent(const char *path, const char **name)
@@ -203,36 +235,48 @@ int step_ROOT_BIND(const struct arg *a)
     return attach_mount(tree, target, a[0].s);
 }
 
+static int overlay_fds[256];
+static size_t overlay_count;
+
+/* Opens a directory for an option of the overlay and appends /proc/self/fd/N. */
+static int append_directory(char *data, size_t size, size_t *used, const char *before, const char *path)
+{
+    int fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return fail("open overlay directory", path);
+    int n = snprintf(data + *used, size - *used, "%s/proc/self/fd/%d", before, fd);
+    if (n < 0 || (size_t)n >= size - *used || overlay_count == sizeof overlay_fds / sizeof *overlay_fds) {
+        errno = E2BIG;
+        return fail("mount overlay: too many layers", path);
+    }
+    *used += (size_t)n;
+    overlay_fds[overlay_count++] = fd;
+    return 0;
+}
+
 int step_ROOT_OVERLAY(const struct arg *a)
 {
     /* Directories by /proc/self/fd: mount(2) takes one page of options, and 127 paths of layers do not fit in it. */
     static char data[4096];
     size_t used = 0;
-    const struct {
-        const char *key;
-        char *one[2];
-    } dirs[] = {{"upperdir=", {a[2].s, NULL}}, {"workdir=", {a[3].s, NULL}}};
-    used += (size_t)snprintf(data, sizeof data, "lowerdir=");
-    for (uint64_t i = 0; i < a[1].u; i++) {
-        int fd = open(a[1].l[i], O_PATH | O_DIRECTORY | O_CLOEXEC);
-        if (fd < 0)
-            return fail("open layer", a[1].l[i]);
-        used += (size_t)snprintf(data + used, sizeof data - used, "%s/proc/self/fd/%d", i ? ":" : "", fd);
-        if (used >= sizeof data - 64) {
+    for (uint64_t i = 0; i < a[1].u; i++)
+        if (append_directory(data, sizeof data, &used, i ? ":" : "lowerdir=", a[1].l[i]) < 0)
+            return -1;
+    if (append_directory(data, sizeof data, &used, ",upperdir=", a[2].s) < 0 ||
+        append_directory(data, sizeof data, &used, ",workdir=", a[3].s) < 0)
+        return -1;
+    if (a[4].u) {
+        int n = snprintf(data + used, sizeof data - used, ",%s", a[4].s);
+        if (n < 0 || (size_t)n >= sizeof data - used) {
             errno = E2BIG;
-            return fail("mount overlay: too many layers", a[0].s);
+            return fail("mount overlay: too many options", a[0].s);
         }
     }
-    for (size_t i = 0; i < 2; i++) {
-        int fd = open(dirs[i].one[0], O_PATH | O_DIRECTORY | O_CLOEXEC);
-        if (fd < 0)
-            return fail("open overlay directory", dirs[i].one[0]);
-        used += (size_t)snprintf(data + used, sizeof data - used, ",%s/proc/self/fd/%d", dirs[i].key, fd);
-    }
-    if (a[4].u && a[4].u + used + 2 < sizeof data)
-        snprintf(data + used, sizeof data - used, ",%s", a[4].s);
     if (mount("overlay", a[0].s, "overlay", 0, data) < 0)
         return fail("mount overlay", a[0].s);
+    /* They are the host's directories: not one step longer than needed (CVE-2024-21626). */
+    while (overlay_count > 0)
+        close(overlay_fds[--overlay_count]);
     state.root = open(a[0].s, O_PATH | O_DIRECTORY | O_CLOEXEC);
     return state.root < 0 ? fail("open root file system", a[0].s) : 0;
 }
