@@ -76,10 +76,13 @@ def _cgroups() -> list[Check]:
     except PyrunError as error:
         return [Check("cgroup2", False, str(error), error.hint)]
     rows = [Check("cgroup2", True, f"mounted on {found.path}")]
+    groups: dict[tuple[str, str], list[str]] = {}  # (why not, how to get it) -> controllers, ("", "") for those there
     for name in CONTROLLERS:
         lacking = controllers.missing({name: name}, found, ())
-        detail = LIMITS[name] if lacking is None else lacking.why
-        rows.append(Check(f"controller {name}", lacking is None, detail, lacking.hint if lacking else ""))
+        groups.setdefault((lacking.why, lacking.hint) if lacking else ("", ""), []).append(name)
+    for (why, hint), names in groups.items():
+        shown = f"{' '.join(names)}: {why.split(': ', 1)[-1]}" if why else ", ".join(LIMITS[name] for name in names)
+        rows.append(Check("limits", not why, shown, hint))
     return rows
 
 
@@ -106,11 +109,12 @@ def _seccomp() -> list[Check]:
 def _nftables() -> list[Check]:
     from pyrun.runtime.kernel import nftables
 
+    if os.geteuid() != 0:  # libnftables itself writes to stderr then
+        return [Check("nftables", False, "cannot be asked without root", "sudo pyrun info")]
     try:
         nftables.run("list tables")
     except OSError as error:
-        root = os.geteuid() != 0
-        hint = "needs root" if root else "modprobe nf_tables; without it --network none and host work"
+        hint = "modprobe nf_tables; without it --network none and host work"
         return [Check("nftables", False, error.strerror or str(error), hint)]
     return [Check("nftables", True, "published ports and masquerade")]
 
