@@ -79,9 +79,10 @@ def _cgroups() -> list[Check]:
     groups: dict[tuple[str, str], list[str]] = {}  # (why not, how to get it) -> controllers, ("", "") for those there
     for name in CONTROLLERS:
         lacking = controllers.missing({name: name}, found, ())
-        groups.setdefault((lacking.why, lacking.hint) if lacking else ("", ""), []).append(name)
+        reason = (lacking.why.partition(": ")[2] or lacking.why, lacking.hint) if lacking else ("", "")
+        groups.setdefault(reason, []).append(name)
     for (why, hint), names in groups.items():
-        shown = f"{' '.join(names)}: {why.split(': ', 1)[-1]}" if why else ", ".join(LIMITS[name] for name in names)
+        shown = f"{' '.join(names)}: {why}" if why else ", ".join(LIMITS[name] for name in names)
         rows.append(Check("limits", not why, shown, hint))
     return rows
 
