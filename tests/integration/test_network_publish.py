@@ -174,6 +174,20 @@ def test_a_forward_policy_drop_is_opened(lab: Lab, bridge_nf: str) -> None:
     assert "pyrun" not in shell("iptables", "-S", "FORWARD")
 
 
+@requires(tools=("iptables-legacy",))
+def test_the_old_iptables_is_opened_too(lab: Lab) -> None:
+    """A FORWARD policy DROP of iptables-legacy, which nftables cannot see, is found and opened, and closed again."""
+    shell("iptables-legacy", "-P", "FORWARD", "DROP")
+    web = lab.connected()
+    lab.serve(lab.lan, 8080)
+    assert ask(web, LAN_IP, 8080) == HOST_IP
+    assert shell("iptables-legacy", "-S", "FORWARD").count("pyrun: ") == 2
+    lab.network()
+    assert shell("iptables-legacy", "-S", "FORWARD").count("pyrun: ") == 2
+    firewall.remove(lab.paths)
+    assert shell("iptables-legacy", "-S", "FORWARD") == "-P FORWARD DROP\n"
+
+
 def test_a_final_reject_is_opened(lab: Lab) -> None:
     """Behind a chain that ends in a reject, as firewalld's, our rules go before it and after what else it says."""
     nftables.run("add table inet fence; add chain inet fence passing { type filter hook forward priority 10; }")
@@ -478,3 +492,32 @@ def test_a_deleted_bridge_comes_back_with_its_containers(lab: Lab) -> None:
         assert ask(lab.lan, HOST_IP, 5000) == LAN_IP
         assert ask(sibling, web.ip, 80)
         assert ask(web, HOST_IP, 5000)
+
+
+def test_one_of_eight_gets_the_port(lab: Lab) -> None:
+    """Eight processes that publish one port at the same moment, without holding sockets: the firewall lets one win."""
+    containers = [lab.connected() for _ in range(8)]
+    gate_read, gate_write = os.pipe()
+    children = []
+    for container in containers:
+        pid = os.fork()
+        if pid == 0:
+            code = 2
+            try:
+                os.close(gate_write)
+                os.read(gate_read, 1)  # ends for all at once
+                mapping = PortMapping("tcp", "0.0.0.0", 5000, 80)
+                firewall.publish(lab.paths, container.id, [mapping], container.ip)
+                code = 0
+            except Conflict:
+                code = 1
+            finally:
+                os._exit(code)
+        children.append(pid)
+    os.close(gate_read)
+    os.close(gate_write)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
+    assert sorted(codes) == [0] + [1] * 7
+    winner = containers[codes.index(0)]
+    assert [entry.container_id for entry in published.everyone(lab.paths)] == [winner.id]
+    assert winner.ip in nftables.run(f"list map ip {firewall.table_name(lab.paths)} ports")
