@@ -20,8 +20,6 @@ from pyrun.runtime.undo import Undo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pyrun.netns.networks import Network
     from pyrun.netns.rtnl import Attrs, Request
     from pyrun.runtime.paths import Paths
@@ -88,25 +86,14 @@ def attach(
     return Endpoint(network.name, interface, name, address, subnet.prefix, network.gateway, mac)
 
 
-def detach(
-    paths: Paths, network_name: str, container_id: str, *, later: Callable[[Callable[[], None]], object] | None = None
-) -> None:
-    """Takes the container off the network: gives its address back and removes the pair if it is still there.
+def detach(paths: Paths, network_name: str, container_id: str) -> None:
+    """Takes the container off the network: removes the pair if it is still there, and gives its address back.
 
-    Fine when either is gone already. Removing a link takes the kernel 20 ms (RCU grace periods, under a lock that every
-    request about links waits for), and the pair of a container that has ended is being removed anyway: a caller
-    that somebody waits for gives `later`, which gets the removal to call when nobody waits any more. The address comes
-    back last in the rotation, so it is not in use again by then. Raises PyrunError, OSError.
+    Fine when either is gone already. The pair of a container that has ended goes by itself; removing it here, before
+    the kernel has come to it, takes 20 ms (RCU grace periods). Raises PyrunError, OSError.
     """
-
-    def remove_pair() -> None:
-        with Rtnl.host() as host:
-            bridge.delete_link(host, host_interface(paths, container_id))
-
-    if later is not None:
-        later(remove_pair)
-    else:
-        remove_pair()
+    with Rtnl.host() as host:
+        bridge.delete_link(host, host_interface(paths, container_id))  # first: while it is there, the address is in use
     leases.release(paths, network_name, container_id)
 
 
