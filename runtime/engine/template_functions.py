@@ -98,9 +98,12 @@ def to_json(value: Any) -> str:
 
 
 def _index(value: Any, *keys: Any) -> Any:
+    """Elements by key or number, one level per key. A key that a map has not gives "", as Go's zero value prints."""
     for key in keys:
-        if isinstance(value, dict):
-            value = value.get(key, NO_VALUE)
+        if value is None:
+            value = ""  # a nil map
+        elif isinstance(value, dict):
+            value = value.get(key, "")
             value = value.get() if isinstance(value, Lazy) else value
         elif isinstance(value, (list, tuple, str)) and isinstance(key, int):
             if not 0 <= key < len(value):

@@ -46,6 +46,7 @@ def text(template: str) -> str:
         ("{{.State | json}}", '{"Status":"running","Pid":5,"Running":true,"Paused":false,"ExitCode":0}'),
         ("{{.Labels.team}} {{.Labels.other}}", "a <no value>"),
         ('{{index .Labels "team"}}', "a"),
+        ('{{index .Labels "none"}}{{index .Nothing "x"}}', ""),
         ('{{(index (index .Ports "80/tcp") 0).HostPort}}', "8080"),
         ('{{index .Ports "80/tcp" 0}}', "{0.0.0.0 8080}"),
         ("{{index .Args 1}}", "sleep 1"),
