@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 import leftovers
 import requires
@@ -28,6 +29,10 @@ from pyrun.runtime.paths import Paths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+# A slow example is a busy machine more often than a slow function: no wall-clock limit on examples.
+settings.register_profile("pyrun", deadline=None)
+settings.load_profile("pyrun")
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
