@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""pyrun rm: removes containers."""
+"""pyrun rm and pyrun container prune: remove containers."""
 
 from __future__ import annotations
 
+from pyrun.runtime.cli import output
 from pyrun.runtime.cli.flags import SWITCH, Args, Command, Flag
+from pyrun.runtime.engine.humanize import size
 from pyrun.runtime.errors import NotFound
 
 TYPE_CHECKING = False
@@ -33,6 +35,30 @@ def run(args: Args, ctx: Context) -> int:
     return ctx.each(args.arguments, one)
 
 
+def prune(args: Args, ctx: Context) -> int:
+    """Every container that does not run and is not about to."""
+    from pyrun.runtime.engine.containers import CREATED, DEAD, EXITED, ContainerStore
+    from pyrun.runtime.engine.listing import disk_usage
+    from pyrun.runtime.engine.remove import remove
+
+    if not args.on("force") and not output.confirm(ctx, "This removes all stopped containers. Go on?"):
+        return 0
+    store = ContainerStore(ctx.paths)
+    freed = 0
+
+    def one(container_id: str) -> str:
+        nonlocal freed
+        written = disk_usage(f"{ctx.paths.container(container_id)}/upper")
+        remove(ctx.paths, container_id, link=ctx.link)
+        freed += written
+        return container_id
+
+    states = [(container.id, store.settle(container.id, state).status) for container, state in store.all()[0]]
+    code = ctx.each([container_id for container_id, status in states if status in (CREATED, EXITED, DEAD)], one)
+    ctx.print(f"Total reclaimed space: {size(freed)}")
+    return code
+
+
 RM = Command(
     "rm",
     "CONTAINER [CONTAINER...]",
@@ -46,3 +72,4 @@ RM = Command(
     least=1,
     aliases=("container rm",),
 )
+PRUNE = Command("container prune", "", "Remove all stopped containers", prune, (output.FORCE,), most=0)

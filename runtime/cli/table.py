@@ -18,6 +18,7 @@ COMMANDS = {
     "restart": ("stop", "RESTART", WARM),
     "kill": ("stop", "KILL", WARM),
     "rm": ("rm", "RM", WARM),
+    "container prune": ("rm", "PRUNE", WARM),
     "exec": ("exec", "EXEC", WARM),
     "attach": ("attach", "ATTACH", WARM),
     "pause": ("pause", "PAUSE", WARM),
@@ -66,6 +67,7 @@ GROUPS = {
         "ps": "ps",
         "remove": "rm",
         "inspect": "container inspect",
+        "prune": "container prune",
     },
     "image": {
         "ls": "images",

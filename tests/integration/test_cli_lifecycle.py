@@ -264,6 +264,16 @@ def test_ps_size(pyrun: Pyrun, base_image: str) -> None:
     assert pyrun.ok("ps", "-as", "--format", "{{.Size}}") == "50kB"
 
 
+def test_container_prune(pyrun: Pyrun, base_image: str) -> None:
+    """Stopped and created ones go, running ones stay; without -f it asks, and no answer is a no."""
+    web = start(pyrun, base_image, "web")
+    gone = pyrun.ok("create", "--name", "db", base_image)
+    pyrun("container", "prune", stdin="n\n")
+    assert len(pyrun.ok("ps", "-aq").split()) == 2
+    assert pyrun.ok("container", "prune", "-f").splitlines() == [gone, "Total reclaimed space: 0B"]
+    assert pyrun.ok("ps", "-aq") == web[:12]
+
+
 def test_a_damaged_container_spoils_only_itself(pyrun: Pyrun, base_image: str) -> None:
     """ps shows the others and one line about it; rm -f removes it."""
     good = pyrun.ok("create", "--name", "good", base_image)
