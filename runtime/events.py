@@ -55,6 +55,21 @@ def emit(event: Event) -> None:
         _sink(event)
 
 
+_warner: Callable[[str], None] | None = None
+
+
+def set_warner(warner: Callable[[str], None] | None) -> None:
+    """Sends all later warnings of this process to `warner`; None drops them."""
+    global _warner
+    _warner = warner
+
+
+def warn(text: str) -> None:
+    """Something the user should know that is no failure, such as an option without effect."""
+    if _warner is not None:
+        _warner(text)
+
+
 class step:  # noqa: N801 - reads as a statement: `with step(...)`
     """Times the `with` block and emits one host event, with the error's text if it fails (the error goes on)."""
 

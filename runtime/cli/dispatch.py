@@ -7,6 +7,7 @@ import os
 import sys
 from importlib import import_module
 
+from pyrun.runtime import events
 from pyrun.runtime import paths as roots
 from pyrun.runtime.cli import flags, main
 from pyrun.runtime.cli.context import Context, render
@@ -56,7 +57,9 @@ def run_command(argv: Sequence[str], link: Any = None, paths: Paths | None = Non
         if link is None and _is_warm(command) and not (args.given("explain") and args.on("explain")):
             return main.forward(words)
         _tolerate_any_bytes()
-        code = command.run(args, Context(paths or roots.default(), link))
+        context = Context(paths or roots.default(), link)
+        events.set_warner(context.warn)
+        code = command.run(args, context)
         sys.stdout.flush()
         return code
     except (Exception, KeyboardInterrupt) as error:  # the one place that turns any failure into words

@@ -7,6 +7,7 @@ import sys
 
 from pyrun.runtime.cli import dispatch
 from pyrun.runtime.errors import PyrunError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 WARM = (
     "pyrun.cgroups.devices", "pyrun.cgroups.group", "pyrun.cgroups.oom", "pyrun.cgroups.recover",
     "pyrun.netns.attach", "pyrun.netns.bridge", "pyrun.netns.firewall", "pyrun.netns.hostports", "pyrun.netns.relay",
-    "pyrun.netns.files", "pyrun.rootfs.store", "pyrun.rootfs.users", "pyrun.rootfs.layered", "pyrun.rootfs.volumes",
+    "pyrun.netns.udprelay", "pyrun.netns.mode", "pyrun.runtime.kernel._nftables", "pyrun.netns.files", "pyrun.rootfs.store", "pyrun.rootfs.users", "pyrun.rootfs.layered", "pyrun.rootfs.volumes",
     "pyrun.runtime.engine.check", "pyrun.runtime.engine.exec", "pyrun.runtime.engine.finish",
     "pyrun.runtime.engine.remove", "pyrun.runtime.engine.run", "pyrun.runtime.engine.seccomp_profile",
     "pyrun.runtime.engine.stop",

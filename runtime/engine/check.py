@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 
+from pyrun.runtime import events
 from pyrun.runtime.engine.options import RunOptions
 from pyrun.runtime.errors import PyrunError, Unsupported, UsageError
 
@@ -96,21 +97,28 @@ def modes(paths: Paths, options: RunOptions) -> None:
         raise Unsupported(
             f"--userns {options.userns}", "only the host's user namespace is supported yet", hint="--userns host"
         )
-    if options.network == "host" and (options.publish or options.publish_all):
-        raise UsageError("-p with --network host", "the container has the host's own ports", hint="leave -p out")
-    if options.network in ("none",) and options.publish:
-        raise UsageError(
-            "-p with --network none", "there is no network to publish from", hint="leave -p or --network out"
-        )
-    if options.network.startswith(("container:", "ns:")):
-        if options.publish or options.publish_all:
-            raise UsageError(f"-p with --network {options.network}", "the ports are those of the network's owner")
-        if options.hostname and options.network.startswith("container:"):
-            raise UsageError(f"-h with --network {options.network}", "it has the other container's host name")
-    if options.network in ("host",) and options.uts == "host" and options.hostname:
+    if options.network == "host" and options.uts == "host" and options.hostname:
         raise UsageError("-h with --uts host", "it would rename the host")
-    if options.ip and options.network in ("none", "host"):
-        raise UsageError(f"--ip with --network {options.network}", "there is no address to choose")
+
+
+def network(paths: Paths, options: RunOptions) -> None:
+    """What cannot be said with the network mode is refused; what has no effect with it is a warning, as with docker."""
+    from pyrun.netns import mode
+
+    wanted = mode.parse(options.network)
+    for warning in mode.check(
+        wanted,
+        hostname=options.hostname,
+        published=bool(options.publish or options.publish_all),
+        exposed=bool(options.expose),
+        dns=bool(options.dns),
+        added_hosts=bool(options.add_hosts),
+        mac_address=options.mac_address,
+        ip=options.ip,
+    ):
+        events.warn(warning)
+    if wanted.kind == mode.NS:
+        os.close(mode.open_netns(wanted.value))
 
 
 def system(paths: Paths, options: RunOptions) -> None:
@@ -126,7 +134,7 @@ def system(paths: Paths, options: RunOptions) -> None:
 
 
 CHECKS: tuple[Callable[[Paths, RunOptions], None], ...] = (
-    system, restart, modes, limits, ulimits, oom_score, bind_sources,
+    system, restart, modes, network, limits, ulimits, oom_score, bind_sources,
 )  # fmt: skip
 
 

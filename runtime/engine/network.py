@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 
+from pyrun.runtime import events
 from pyrun.runtime.engine import containers as c
 from pyrun.runtime.errors import NotFound, PyrunError
 from pyrun.runtime.files import write_atomic
@@ -56,7 +57,8 @@ class Connection:
         )
         undo.on_failure(self._reserved.close)
         self.network = bridge.ensure(paths, self._host, self.network)
-        self.notes = firewall.ensure(paths, self.network)
+        for note in firewall.ensure(paths, self.network):
+            events.warn(note)
 
     def attach(self, netlink_fd: int) -> None:
         """Connects the container's network namespace. Raises PyrunError."""
@@ -104,6 +106,8 @@ def find(paths: Paths, name: str, host: Rtnl) -> Network:
 def published_ports(container: c.Container) -> tuple[PortSpec, ...]:
     """-p, and with -P every exposed port that -p does not name."""
     options = container.options
+    if not is_bridge(options):
+        return ()
     if not options.publish_all:
         return options.publish
     from pyrun.netns import ports
