@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 
 from pyrun.runtime import events
-from pyrun.runtime.engine.options import RunOptions
+from pyrun.runtime.engine.options import UNLIMITED, RunOptions
 from pyrun.runtime.errors import PyrunError, Unsupported, UsageError
 
 TYPE_CHECKING = False
@@ -83,6 +83,29 @@ def limits(paths: Paths, options: RunOptions) -> None:
         raise UsageError("--memory-reservation", "must not be larger than --memory")
 
 
+#: option -> the controller that it needs
+CONTROLLERS = {
+    "memory": "memory", "memory_swap": "memory", "memory_reservation": "memory", "cpus": "cpu", "cpu_shares": "cpu",
+    "cpu_period": "cpu", "cpu_quota": "cpu", "cpuset_cpus": "cpuset", "cpuset_mems": "cpuset", "pids_limit": "pids",
+    "blkio_weight": "io", "blkio_weight_device": "io", "device_read_bps": "io", "device_write_bps": "io",
+    "device_read_iops": "io", "device_write_iops": "io",
+}  # fmt: skip
+
+
+def limit_controllers(paths: Paths, options: RunOptions) -> None:
+    """A limit that was asked for and cannot be kept is refused, by the name it was asked by (invariant 7)."""
+    from pyrun.cgroups import controllers, mount
+
+    asked: dict[str, str] = {}
+    for option, controller in CONTROLLERS.items():
+        value = getattr(options, option)
+        if value and value != UNLIMITED:
+            asked.setdefault(controller, f"--{option.replace('_', '-')}")
+    refusal = controllers.missing(asked, mount.find(), ()) if asked else None
+    if refusal is not None:
+        raise refusal
+
+
 def restart(paths: Paths, options: RunOptions) -> None:
     """--rm removes what --restart would start again."""
     if options.rm and options.restart.name != "no":
@@ -134,7 +157,7 @@ def system(paths: Paths, options: RunOptions) -> None:
 
 
 CHECKS: tuple[Callable[[Paths, RunOptions], None], ...] = (
-    system, restart, modes, network, limits, ulimits, oom_score, bind_sources,
+    system, restart, modes, network, limits, limit_controllers, ulimits, oom_score, bind_sources,
 )  # fmt: skip
 
 

@@ -40,7 +40,8 @@ def copy_out(
             directory, below = rootfs_archive.host_target(target)
             owner = None if archive else (os.getuid(), os.getgid())
             with rootfs_archive.Tree.host(directory) as host:
-                rootfs_archive.copy(tree, source, host, below, follow=follow, owner=owner)
+                # without -a only what an ordinary user could make: no set-user-id file, no device, no attribute
+                rootfs_archive.copy(tree, source, host, below, follow=follow, owner=owner, plain=not archive)
     finally:
         if root_fd >= 0:
             os.close(root_fd)
@@ -87,4 +88,3 @@ def container_tree(paths: Paths, container_id: str) -> tuple[Tree, int]:
     layers = images.unpacked(images.resolve(container.image_id))
     mounts = [MountedAt(p.target, p.source, p.readonly) for p in container.mounts if p.type != "tmpfs"]
     return Tree.stopped(f"{paths.container(container_id)}/upper", tuple(reversed(layers)), mounts), -1
-
