@@ -62,7 +62,8 @@ class Stage:
         return subprocess.run(self.command(*words), check=False, **how)
 
     def popen(self, *words: str, **how: Any) -> subprocess.Popen[Any]:
-        how = {"env": self.environ, "stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **how}
+        streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        how = {"env": self.environ, **streams, **how}
         return subprocess.Popen(self.command(*words), **how)
 
     def start_monitor(self, **environ: str) -> int:

@@ -8,7 +8,7 @@ import hashlib
 import io
 import json
 import tarfile
-from typing import Any, Literal
+from typing import Any
 
 KINDS = {
     "file": tarfile.REGTYPE,
@@ -32,9 +32,7 @@ def member(name: str, kind: str = "file", data: bytes = b"", **fields: Any) -> t
     return info, data
 
 
-def tar(
-    *members: tuple[tarfile.TarInfo, bytes], form: Literal[0, 1, 2] = tarfile.PAX_FORMAT, end: bool = True
-) -> bytes:
+def tar(*members: tuple[tarfile.TarInfo, bytes], form: Any = tarfile.PAX_FORMAT, end: bool = True) -> bytes:
     """The archive of the members, in order, duplicates and all."""
     out = io.BytesIO()
     for info, data in members:

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 WARM = (
     "pyrun.cgroups.devices", "pyrun.cgroups.group", "pyrun.cgroups.oom", "pyrun.cgroups.recover",
     "pyrun.netns.attach", "pyrun.netns.bridge", "pyrun.netns.firewall", "pyrun.netns.hostports", "pyrun.netns.relay",
-    "pyrun.netns.udprelay", "pyrun.netns.mode", "pyrun.runtime.kernel._nftables", "pyrun.netns.files", "pyrun.rootfs.store", "pyrun.rootfs.users", "pyrun.rootfs.layered", "pyrun.rootfs.volumes",
+    "pyrun.netns.udprelay", "pyrun.netns.mode", "pyrun.runtime.kernel._nftables", "pyrun.netns.files",
+    "pyrun.rootfs.store", "pyrun.rootfs.users", "pyrun.rootfs.layered", "pyrun.rootfs.volumes",
     "pyrun.runtime.engine.check", "pyrun.runtime.engine.exec", "pyrun.runtime.engine.finish",
     "pyrun.runtime.engine.remove", "pyrun.runtime.engine.run", "pyrun.runtime.engine.seccomp_profile",
-    "pyrun.runtime.engine.stop",
-    "pyrun.runtime.cli.run", "pyrun.runtime.cli.start", "pyrun.runtime.cli.stop", "pyrun.runtime.cli.rm",
-    "pyrun.runtime.cli.exec", "pyrun.runtime.cli.attach", "pyrun.runtime.cli.pause",
-    "signal", "calendar",
+    "pyrun.runtime.engine.stop", "pyrun.runtime.cli.run", "pyrun.runtime.cli.start", "pyrun.runtime.cli.stop",
+    "pyrun.runtime.cli.rm", "pyrun.runtime.cli.exec", "pyrun.runtime.cli.attach", "pyrun.runtime.cli.pause", "signal",
+    "calendar",
 )  # fmt: skip
 
 

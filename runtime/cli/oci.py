@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-from pyrun.runtime.errors import PyrunError, UsageError
+from pyrun.runtime.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -46,7 +46,7 @@ def ulimits(paths: Paths, options: RunOptions) -> None:
         _, hard = resource.getrlimit(rlimits.NUMBERS[f"RLIMIT_{limit.name.upper()}"])
         if hard != resource.RLIM_INFINITY and (limit.hard < 0 or limit.hard > hard):
             raise Unsupported(
-                f"--ulimit {limit.name}", f"the hard limit here is {hard}, and pyrun lacks CAP_SYS_RESOURCE to raise it",
+                f"--ulimit {limit.name}", f"the hard limit is {hard}, and pyrun lacks CAP_SYS_RESOURCE to raise it",
                 hint=f"ask for at most {hard}, or raise the limit of whatever starts pyrun",
             )  # fmt: skip
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """copy_out(), copy_in(): files between a container and the host, the container running or not.
 
-Nothing enters the container: a running one's root is a descriptor of /proc/<pid>/root, a stopped one's is its layers and
-its upper directory; below both every path is resolved in the root (CVE-2018-15664, CVE-2019-14271).
+Nothing enters the container: a running one's root is a descriptor of /proc/<pid>/root, a stopped one's is its layers
+and its upper directory; below both every path is resolved in the root (CVE-2018-15664, CVE-2019-14271).
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def copy_in(
 
 
 def container_tree(paths: Paths, container_id: str) -> tuple[Tree, int]:
-    """The container's files, and the descriptor of a running one's root (-1 for a stopped one): the caller's to close."""
+    """The container's files, and the descriptor of a running one's root (-1: stopped), the caller's to close."""
     from pyrun.rootfs.archive import MountedAt, Tree
     from pyrun.rootfs.store import ImageStore
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""create(): options and an image become a container on disk. Nothing is started; what can be refused, is refused here."""
+"""create(): options and an image become a container on disk. Nothing is started; what can be refused is, here."""
 
 from __future__ import annotations
 
@@ -213,8 +213,8 @@ def make_volumes(paths: Paths, container: c.Container) -> list[str]:
     try:
         for point in container.mounts:
             if point.type == "volume" and point.name not in known:
+                new.append(point.name)  # before: the worker may be interrupted between any two steps
                 volumes.create(point.name, labels.get(point.name, {}), anonymous=point.anonymous)
-                new.append(point.name)
     except BaseException:
         remove_volumes(paths, new)
         raise
@@ -229,7 +229,7 @@ def remove_volumes(paths: Paths, names: list[str]) -> None:
 
     volumes = VolumeStore(paths)
     for name in names:
-        volumes.remove(name)
+        volumes.remove(name, force=True)
 
 
 def write_cidfile(path: str, container_id: str) -> None:

@@ -77,17 +77,14 @@ def network_steps(prepared: Prepared) -> Iterator[ExplainedStep]:
     container = prepared.container
     why = "through the socket that was handed out: nothing of the host enters the namespace"
     yield ExplainedStep("host", "network", "lease the next free address of network bridge", "addresses are unique")
-    yield ExplainedStep(
-        "host", "network", "ip link add pv… type veth peer name eth0 netns (container); ip link set pv… master pyrun0 up",
-        "the pair dies with the container's namespace",
-    )  # fmt: skip
+    pair = "ip link add pv… type veth peer name eth0 netns (container); ip link set pv… master pyrun0 up"
+    yield ExplainedStep("host", "network", pair, "the pair dies with the container's namespace")
     yield ExplainedStep("host", "network", "ip address add … dev eth0; ip route add default via …", why)
     for spec in network.published_ports(container):
         host = f"{spec.host_ip or '*'}:{spec.host_first or 'a free port'}"
-        yield ExplainedStep(
-            "host", "network", f"nft add element ip pyrun ports {{ {spec.proto} . {host} : (address) . {spec.container_port} }}",
-            "one map lookup, however many containers",
-        )  # fmt: skip
+        element = f"{spec.proto} . {host} : (address) . {spec.container_port}"
+        text = f"nft add element ip pyrun ports {{ {element} }}"
+        yield ExplainedStep("host", "network", text, "one map lookup, however many containers")
 
 
 def host_after(prepared: Prepared) -> Iterator[ExplainedStep]:

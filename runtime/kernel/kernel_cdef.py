@@ -20,17 +20,17 @@ def _prototypes() -> str:
     return re.sub(r"^#.*$", "", text, flags=re.MULTILINE).replace("PYRUN_SPAWN_MAX_FDS", limit.group(1))
 
 
-CONSTANTS = (
+CONSTANTS = (  # by white space, so that they can be read
     "WIRE_MAGIC WIRE_VERSION PLAN_TRACE SYNC_FD FIRST_FD STEP_NONE "
     "REPORT_SYNC REPORT_ERROR REPORT_TRACE REPORT_PID REPORT_FD REPORT_READY REPORT_EXEC REPORT_HEAD "
     "RESOLVE_BENEATH RESOLVE_IN_ROOT RESOLVE_NO_MAGICLINKS RESOLVE_NO_SYMLINKS RESOLVE_NO_XDEV "
     "CLONE_NEWCGROUP CLONE_NEWIPC CLONE_NEWNET CLONE_NEWNS CLONE_NEWPID CLONE_NEWTIME CLONE_NEWUSER CLONE_NEWUTS "
     "CLONE_PARENT SPLICE_F_MOVE SPLICE_F_NONBLOCK OPEN_TREE_CLONE OPEN_TREE_CLOEXEC AT_RECURSIVE AT_EMPTY_PATH "
     "BPF_F_ALLOW_MULTI BPF_F_REPLACE WNOHANG WNOWAIT"
-).split()
+)
 
 ffibuilder = cffi.FFI()
-ffibuilder.cdef(_prototypes() + "\n".join(f"#define {name} ..." for name in CONSTANTS))
+ffibuilder.cdef(_prototypes() + "\n".join(f"#define {name} ..." for name in CONSTANTS.split()))
 ffibuilder.set_source(
     "pyrun.runtime.kernel._kernel",
     """

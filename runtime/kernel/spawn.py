@@ -48,7 +48,7 @@ def sealed_memfd(name: str, content: bytes, *, executable: bool = False) -> int:
 
 
 def program_fd() -> int:
-    """The sealed memfd of pyrun-init; made once per process, inherited by forks (the monitor's workers keep it open)."""
+    """The sealed memfd of pyrun-init; made once per process, inherited by forks (the monitor's workers keep it)."""
     global _program_fd
     if _program_fd < 0:
         with open(PROGRAM, "rb") as file:

@@ -125,7 +125,7 @@ def explain_program(head: bytes, errno: int) -> tuple[str, str]:
             loader = elf_interpreter(head)
             return (
                 f"its loader {loader or '(ld.so)'} does not exist in the container",
-                "it is dynamically linked: install the C library it was built with (glibc or musl), or link it statically",
+                "it is dynamically linked: install the C library it was built with, or link it statically",
             )
     elif errno == ENOEXEC and head and not head.startswith(b"\x7fELF"):
         return (

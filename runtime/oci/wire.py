@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Encoding a plan for pyrun-init, by the signatures of runtime/kernel/init/wire.h (read through cffi, never repeated)."""
+"""Encoding a plan for pyrun-init, by the signatures of runtime/kernel/init/wire.h (read by cffi, never repeated)."""
 
 from __future__ import annotations
 
