@@ -36,5 +36,7 @@ class Undo:
         for action, args in reversed(self._stack):
             try:
                 action(*args)
-            except Exception as error:  # whatever went wrong in a clean-up, the cause is what the user must see
+            # Whatever went wrong in a clean-up, the cause is what the user must see, and the others must be tried:
+            # also when it was interrupted (a worker's SystemExit).
+            except BaseException as error:
                 cause.add_note(f"clean-up: {error}")

@@ -46,7 +46,7 @@ class EngineHandlers:
         if name == "sweep":
             from pyrun.runtime.engine.network import sweep
 
-            return sweep(self.paths)
+            return sweep(self.paths, link)
         if name != "start":
             raise PyrunError(f"call {name}", "no such call")
         from pyrun.runtime.engine.start import start

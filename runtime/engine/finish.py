@@ -16,6 +16,7 @@ from pyrun.runtime import files
 from pyrun.runtime.engine import containers as c
 from pyrun.runtime.engine import network
 from pyrun.runtime.engine.create import now
+from pyrun.runtime.engine.monitoring import wait_for_end
 from pyrun.runtime.errors import NotFound, PyrunError
 from pyrun.runtime.events import step
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 FIRST_RESTART_S = 0.1
 LONGEST_RESTART_S = 60.0
+# How a container ends whose start nobody finishes: pyrun-init gives up (init.c, wait_for_go), or is killed
+NEVER_RAN = (125, -9, None)
 STEADY_S = 10.0  # a container that ran this long starts the back-off anew, as docker's
 
 
@@ -60,10 +63,11 @@ def finish(paths: Paths, container_id: str, returncode: int | None, link: Worker
             status=c.EXITED, pid=0, exit_code=code, finished_at=now(), oom_killed=killed is not None,
             endpoint=None, ports=(), error="; ".join([*([str(killed)] if killed else []), *problems]),
         )  # fmt: skip
-        delay = restart_delay(container, state)
+        never_ran = state.unfinished and returncode in NEVER_RAN  # its `run` was killed: as if it had not been
+        delay = None if never_ran else restart_delay(container, state)
         if delay is not None:
             state = state.replace(status=c.RESTARTING)
-        removed = container.options.rm and delay is None
+        removed = never_ran or (container.options.rm and delay is None)
         if not removed:
             store.save_state(container_id, state)
     if removed:
@@ -144,8 +148,9 @@ def recover(paths: Paths, link: WorkerLink | None = None, known: frozenset[str] 
     store = c.ContainerStore(paths)
     done: list[str] = []
     live: set[str] = set(known)
+    files.private_dir(paths.run)
     with (
-        files.Lock(f"{paths.run}/recover.lock"),  # no start is under way
+        files.Lock(f"{paths.run}/recover.lock"),  # nobody is making anything: ContainerStore.busy()
         step("recover", "leases, port maps, interfaces and cgroups of containers that are gone"),
     ):
         for container_id in store.ids():
@@ -153,6 +158,7 @@ def recover(paths: Paths, link: WorkerLink | None = None, known: frozenset[str] 
                 done += recover_one(paths, store, container_id, live, link)
             except (OSError, PyrunError) as error:
                 done.append(f"{container_id[:12]}: {error}")
+        done += remove_stray_run_directories(paths)
         found = network_recover.recover(paths, live)
         done += [f"network: {name}" for name in (*found.ports, *found.links, *found.leases)]
         prefix = cgroup_mount.container_path("x", instance=paths.instance).rpartition("/")[0]
@@ -174,10 +180,46 @@ def recover_one(
         store.remove(container_id)
         return [f"removed the half-made container {container_id[:12]}"]
     state = store.load_state(container_id)
-    if c.process_exists(state):
+    exists = c.process_exists(state)
+    if exists and not (state.unfinished and is_init(state.pid)):
+        if state.unfinished:  # its program had just begun to run
+            store.update_state(container_id, unfinished=False)
         live.add(container_id)
         return []
+    if state.unfinished:
+        if container_id in live:  # the monitor's finisher does it, as soon as pyrun-init has noticed
+            wait_for_end(paths, link, container_id)
+            return []
+        from pyrun.runtime.engine.remove import remove
+
+        remove(paths, container_id, force=True, volumes=True, link=link)
+        return [f"removed container {container_id[:12]}, whose start was killed"]
     if state.running and container_id not in live and state.status != c.RESTARTING:
         finish(paths, container_id, None, link)
         return [f"container {container_id[:12]} ended unseen"]
     return []
+
+
+def is_init(pid: int) -> bool:
+    """Whether the process is still pyrun-init on its way: with nobody to answer it, it ends by itself."""
+    try:
+        with open(f"/proc/{pid}/comm", "rb") as file:
+            return file.read() == b"pyrun-init\n"
+    except OSError:
+        return False
+
+
+def remove_stray_run_directories(paths: Paths) -> list[str]:
+    """<run>/<id> of containers that are gone."""
+    from pyrun.runtime.engine.names import is_id
+    from pyrun.runtime.engine.remove import remove_run_directory
+
+    stray = [name for name in os.listdir(paths.run) if is_id(name) and not os.path.isdir(paths.container(name))]
+    for name in stray:
+        remove_run_directory(paths, name)
+    return [f"run directory {name[:12]}" for name in stray]
+
+
+def recover_as_worker(paths: Paths, link: WorkerLink) -> list[str]:
+    """recover() from a worker of the monitor."""
+    return recover(paths, link, frozenset(str(one["id"]) for one in link.request("sessions")))

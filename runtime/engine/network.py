@@ -141,20 +141,27 @@ def release(paths: Paths, container: c.Container, link: WorkerLink | None = None
         firewall.unpublish(paths, container.id)
     finally:
         if link is not None:
-            link.request("timer", key="sweep", after_s=SWEEP_AFTER_S, run="sweep", args={})
+            ask_for_sweep(link)
         else:
             name = "bridge" if container.options.network == "default" else container.options.network
             attach.detach(paths, name, container.id)
 
 
-def sweep(paths: Paths) -> None:
+def ask_for_sweep(link: WorkerLink) -> None:
+    """Has the monitor call sweep() in a moment."""
+    link.request("timer", key="sweep", after_s=SWEEP_AFTER_S, run="sweep", args={})
+
+
+def sweep(paths: Paths, link: WorkerLink) -> None:
     """Gives back the addresses and interfaces of containers that have ended or are gone. Raises PyrunError, OSError.
 
-    A container that is being started holds its lock, one that runs says so in its state: both keep theirs.
+    A container that is being started or cleaned up holds its lock: those are looked at again in a moment.
     """
     from pyrun.netns import attach, leases
+    from pyrun.runtime.engine.remove import remove_run_directory
 
     store = c.ContainerStore(paths)
+    at_work = False
     for name in leases.networks_with_leases(paths):
         for container_id in set(leases.held(paths, name).values()):
             if not os.path.isdir(paths.container(container_id)):
@@ -162,10 +169,17 @@ def sweep(paths: Paths) -> None:
                 continue
             try:
                 with store.lock(container_id, blocking=False):
-                    if not store.load_state(container_id).running:
+                    if not c.process_exists(store.load_state(container_id)):
                         attach.detach(paths, name, container_id)
-            except (BlockingIOError, NotFound):
-                continue  # at work; or gone just now, and the next sweep's
+            except BlockingIOError:
+                at_work = True
+            except NotFound:  # gone just now
+                attach.detach(paths, name, container_id)
+                remove_run_directory(paths, container_id)  # lock() has made it again
+            except PyrunError:
+                continue  # a damaged record: its address is given back with it
+    if at_work:
+        ask_for_sweep(link)
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------

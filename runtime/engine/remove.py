@@ -46,6 +46,7 @@ def remove(
         if not force:
             raise
     if not os.path.isdir(paths.container(container_id)):
+        remove_run_directory(paths, container_id)
         return  # --rm was faster
     if container is not None:
         from pyrun.cgroups.group import Cgroup
@@ -55,12 +56,19 @@ def remove(
 
 
 def discard(paths: Paths, container_id: str, container: c.Container | None, *, volumes: bool) -> None:
-    """Removes the files and the name of a container that holds nothing on the host any more."""
-    with step("rootfs", f"rm -r {paths.container(container_id)}"):
-        remove_files(paths, container_id)
-    c.ContainerStore(paths).remove(container_id)
+    """Removes the files and the name of a container that holds nothing on the host any more.
+
+    Its record goes first: a container without one is half made, or half removed, and recover() removes the rest.
+    """
     if container is not None and volumes:
         remove_anonymous_volumes(paths, container)
+    with step("rootfs", f"rm -r {paths.container(container_id)}"):
+        try:
+            os.unlink(f"{paths.container(container_id)}/container.json")
+        except FileNotFoundError:
+            pass
+        remove_files(paths, container_id)
+    c.ContainerStore(paths).remove(container_id)
     remove_run_directory(paths, container_id)
 
 
@@ -98,7 +106,7 @@ def remove_anonymous_volumes(paths: Paths, container: c.Container) -> None:
     if not names:
         return
     others, _ = c.ContainerStore(paths).all()
-    used = {point.name for other, _ in others for point in other.mounts}
+    used = {point.name for other, _ in others if other.id != container.id for point in other.mounts}
     volumes = VolumeStore(paths)
     for name in sorted(names - used):
-        volumes.remove(name)
+        volumes.remove(name, force=True)

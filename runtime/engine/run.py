@@ -6,8 +6,12 @@ from __future__ import annotations
 import os
 
 from pyrun.runtime.engine.attach import Attach
-from pyrun.runtime.engine.create import create
+from pyrun.runtime.engine.containers import ContainerStore
+from pyrun.runtime.engine.create import make
+from pyrun.runtime.engine.finish import recover_as_worker
+from pyrun.runtime.engine.remove import remove
 from pyrun.runtime.engine.start import start
+from pyrun.runtime.errors import Conflict
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,19 +24,32 @@ if TYPE_CHECKING:
 def run(paths: Paths, options: RunOptions, link: WorkerLink) -> Container:
     """Creates and starts a container, in a worker of the monitor; unless options.detach, its client is attached.
 
-    When the start fails, the container is removed again, with or without options.rm: of a mistyped command nothing is
-    left, and its name is free for the next try. (docker leaves such a container behind.)
+    When the start fails or is interrupted, the container is removed again, with or without options.rm: of a mistyped
+    command nothing is left, and its name is free for the next try. (docker leaves such a container behind.) When this
+    process is killed, recover() does the same. Raises what create() and start() raise.
     """
-    container = create(paths, options)
     try:
-        return start(paths, container.id, link, attach=wanted_streams(options))
-    except BaseException:
-        from pyrun.runtime.engine.remove import remove
+        return create_and_start(paths, options, link)
+    except Conflict:
+        # a name or a port that a killed start has left, and that nobody has cleaned up yet?
+        recover_as_worker(paths, link)
+        return create_and_start(paths, options, link)
 
-        remove(paths, container.id, force=True, volumes=True, link=link)
-        if options.cidfile:
-            os.unlink(options.cidfile)
-        raise
+
+def create_and_start(paths: Paths, options: RunOptions, link: WorkerLink) -> Container:
+    """One try of run()."""
+    with ContainerStore(paths).busy():
+        container = make(paths, options)
+        try:
+            return start(paths, container.id, link, attach=wanted_streams(options))
+        except BaseException as error:
+            try:
+                remove(paths, container.id, force=True, volumes=True, link=link)
+                if options.cidfile:
+                    os.unlink(options.cidfile)
+            except Exception as problem:  # the cause is what the user must see
+                error.add_note(f"clean-up: {problem}")
+            raise
 
 
 def wanted_streams(options: RunOptions) -> Attach | None:

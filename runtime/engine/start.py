@@ -18,7 +18,7 @@ from pyrun.runtime.engine import containers as c
 from pyrun.runtime.engine.attach import Attach
 from pyrun.runtime.engine.create import now
 from pyrun.runtime.engine.resolve import resolve
-from pyrun.runtime.errors import Conflict, StartError
+from pyrun.runtime.errors import Conflict, PyrunError, StartError
 from pyrun.runtime.events import step
 from pyrun.runtime.oci import capabilities, json, plan, seccomp, spec, steps, validate
 from pyrun.runtime.oci.launch import Launch
@@ -130,22 +130,22 @@ def start(
     """
     store = c.ContainerStore(paths)
     container = store.load(container_id)
-    # shared: recover() must not take a start's half-made things for leftovers
-    with files.Lock(f"{paths.run}/recover.lock", shared=True), store.lock(container_id):
-        state = store.load_state(container_id)
-        if state.running and state.status != c.RESTARTING and c.process_exists(state):
-            raise Conflict(f"start {container.name}", f"it is {state.status} already")
-        try:
-            Start(paths, store, container, state, link).run(attach, restart=restart)
-        except Exception as error:
-            failed = store.load_state(container_id)
-            code = getattr(error, "code", 125)
-            store.save_state(
-                container_id,
-                failed.replace(status=c.EXITED if failed.started_at != c.NEVER else c.CREATED, pid=0, exit_code=code,
-                               error=str(error), endpoint=None, ports=()),
-            )  # fmt: skip
-            raise
+    begun: Start | None = None
+    try:
+        with store.busy(), store.lock(container_id):
+            state = store.load_state(container_id)
+            if state.running and state.status != c.RESTARTING and c.process_exists(state):
+                raise Conflict(f"start {container.name}", f"it is {state.status} already")
+            begun = Start(paths, store, container, state, link)
+            try:
+                begun.run(attach, restart=restart)
+            except BaseException as error:
+                begun.record_failure(error)
+                raise
+    except BaseException:
+        if begun is not None:
+            begun.let_go()
+        raise
     return container
 
 
@@ -162,6 +162,8 @@ class Start:
         self.link = link
         self.run_directory = paths.running(container.id)
         self.network: network.Connection | None = None
+        self.before = state
+        self.handed_over = False
 
     def run(self, attach: Attach | None, *, restart: bool) -> None:
         """See start()."""
@@ -191,7 +193,37 @@ class Start:
             finally:
                 for fd in fds.values():
                     os.close(fd)
+        self.settle()
         self.link.started(self.container.id)
+
+    def settle(self) -> None:
+        """From here on the container stays, whatever becomes of this process."""
+        if not self.state.unfinished:
+            return
+        self.state = self.state.replace(unfinished=False)
+        try:
+            self.store.save_state(self.container.id, self.state, sync=False)
+        except OSError:
+            pass  # a full disk is no reason to end a program that runs: recover() puts this right
+
+    def record_failure(self, error: BaseException) -> None:
+        """What the state says after a start that failed or was interrupted; all else is undone already."""
+        code = getattr(error, "code", 125)
+        text = str(error) if isinstance(error, Exception) else "the start was interrupted"
+        status = c.CREATED if self.before.started_at == c.NEVER else c.EXITED
+        state = self.before.replace(status=status, pid=0, exit_code=code, error=text, endpoint=None, ports=())
+        try:
+            self.store.save_state(self.container.id, state)
+        except OSError as problem:  # a full disk
+            error.add_note(f"clean-up: {problem}")
+
+    def let_go(self) -> None:
+        """Waits until the monitor has let go of a process that failed after the hand-over, and of its ports."""
+        if self.handed_over:
+            try:
+                self.link.wait(self.container.id)
+            except (PyrunError, OSError):
+                pass  # it has already, or is gone itself
 
     def prepare(self) -> Prepared:
         """The plan; volumes filled, the files of /etc written."""
@@ -300,6 +332,7 @@ class Start:
             given |= {"stdout": fds["stdout-other"], "stderr": fds["stderr-other"]}
             if options.interactive:
                 given["stdin"] = fds["stdin-other"]
+        self.handed_over = True
         with step("monitor", f"hand over process {process.pid}"):
             self.link.adopt(session(self.container, process.pid, attach), given)
             if self.network is not None:
