@@ -7,8 +7,9 @@
     PYRUN_BREAK=container:12 pyrun run …            after the twelfth step inside
 
 The process that carries out the start (the monitor's worker) says its pid and pyrun-init's, and stops itself with
-SIGSTOP; `kill -CONT PID` lets it go on. pyrun-init stands exactly there meanwhile: it waits for an answer on its socket.
-Meant for people with `nsenter`, `lsns` and `ip`, and for the tests, which kill everybody at every step. docs/debugging.md
+SIGSTOP; `kill -CONT PID` lets it go on. pyrun-init stands exactly there meanwhile: it waits for an answer on its
+socket. Meant for people with `nsenter`, `lsns` and `ip`, and for the tests, which kill everybody at every step.
+docs/debugging.md shows how.
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ def position(areas: Sequence[str]) -> int:
     if not number and point in areas:
         number = areas.index(point) + 1
     if not 0 < number < len(areas):
-        why = "this plan has no such step" if number >= len(areas) or not number else "not a step"
-        raise UsageError(f"{VARIABLE}=container:{point}", why, hint="pyrun run --explain lists the steps; exec is too late")
+        hint = "pyrun run --explain lists the steps; exec itself is too late"
+        raise UsageError(f"{VARIABLE}=container:{point}", "this plan has no such step", hint=hint)
     return number
 
 

@@ -137,7 +137,10 @@ class Launch:
 
         space = CMSG_SPACE(4)
         while True:
-            data, control, _, _ = sock.recvmsg(REPORT.size + 4608, space, MSG_CMSG_CLOEXEC)  # type: ignore[attr-defined]
+            try:
+                data, control, _, _ = sock.recvmsg(REPORT.size + 4608, space, MSG_CMSG_CLOEXEC)  # type: ignore[attr-defined]
+            except ConnectionResetError:  # it ended with an answer of ours unread: killed
+                data = b""
             received = [struct.unpack("=i", c[2][:4])[0] for c in control if c[0] == SOL_SOCKET and c[1] == SCM_RIGHTS]
             if not data:
                 self._ended()
@@ -151,7 +154,7 @@ class Launch:
                     breakpoints.stop("container", f"{self.plan.steps[index - 1].describe()} (pyrun-init {self.pid})")
                 else:
                     on_sync[value](self)
-                sock.send(GO)  # type: ignore[attr-defined]
+                self._go(sock)
             elif kind == wire.REPORT_FD:
                 name = text.decode("ascii")
                 self.fds[name] = received[0]
@@ -159,13 +162,19 @@ class Launch:
                     on_fd[name](self)
             elif kind == wire.REPORT_PID:
                 self._forked(value, received[0])
-                sock.send(GO)  # type: ignore[attr-defined]
+                self._go(sock)
             elif kind == wire.REPORT_READY:
                 return
             elif kind == wire.REPORT_EXEC:
                 self._exec_announced = True
             elif kind == wire.REPORT_ERROR:
                 self._failed(index, errno, text)
+
+    def _go(self, sock: object) -> None:
+        try:
+            sock.send(GO)  # type: ignore[attr-defined]
+        except (BrokenPipeError, ConnectionResetError):
+            self._ended()
 
     def _forked(self, pid: int, pidfd: int) -> None:
         """The first process ended after FORK; its child is the one that counts."""

@@ -86,7 +86,10 @@ class _Formatted(Step):
 
 # ---- talking to Python -----------------------------------------------------------------------------------------------
 
-SYNC_POINTS = {1: "user and group ids are mapped", 2: "network and host side are ready", 3: "createRuntime hooks ran", 4: "PYRUN_BREAK"}
+SYNC_POINTS = {
+    1: "user and group ids are mapped", 2: "network and host side are ready", 3: "createRuntime hooks ran",
+    4: "PYRUN_BREAK",
+}  # fmt: skip
 
 
 class Sync(Step):
