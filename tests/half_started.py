@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import leftovers
 import machine
@@ -22,34 +21,13 @@ if TYPE_CHECKING:
 SOON_S = 20.0
 
 
-class Step(NamedTuple):
-    """One step of a start, by its number among those of the same side, as PYRUN_BREAK counts."""
+class NeverStopped(Exception):
+    """The start has no such step, or not so many. `code` and `said`: how the command ended."""
 
-    where: str
-    number: int
-    area: str
-    what: str
-
-    @property
-    def point(self) -> str:
-        return f"{self.where}:{self.number}"
-
-    def __str__(self) -> str:
-        return f"{self.point} ({self.area} {self.what})"
-
-
-def steps(pyrun: Pyrun, *args: str) -> list[Step]:
-    """What `pyrun run *args` does, by its own --trace; the exec that ends it is left out."""
-    traced = pyrun("run", "--trace", "--format", "json", *args)
-    assert traced.rc == 0, str(traced)
-    found: list[Step] = []
-    counts = {"host": 0, "container": 0}
-    for line in traced.err.splitlines():
-        event = json.loads(line)
-        counts[event["where"]] += 1
-        found.append(Step(event["where"], counts[event["where"]], event["area"], event["what"]))
-    assert found[-1].area == "exec", found
-    return found[:-1]
+    def __init__(self, code: int, said: str) -> None:
+        super().__init__(f"exit code {code}: {said}")
+        self.code = code
+        self.said = said
 
 
 class HalfStarted:
@@ -61,15 +39,18 @@ class HalfStarted:
         assert self.client.stderr is not None
         self.said = ""
         while b" goes on" not in (line := self.client.stderr.readline()):
-            assert line, f"never stopped at {point}: {self.said}"
             self.said += line.decode()
+            if not line:
+                raise NeverStopped(self.client.wait(), self.said)
         self.worker = int(line.split()[3])
         until(lambda: state_of(self.worker) == "T", f"the worker of {point} to stop")
         self.monitor = monitor_pid(pyrun)
         self.init = next((pid for pid in children(self.monitor) if comm(pid) == "pyrun-init"), 0)
 
-    def go_on(self) -> None:
-        """The worker goes on, if it is still there."""
+    def go_on(self, with_signal: int = 0) -> None:
+        """The worker goes on, if it is still there; once the signal that it is to be sent has reached it."""
+        if with_signal:
+            until(lambda: pending(self.worker) >> (with_signal - 1) & 1, f"signal {with_signal} for the worker")
         try:
             os.kill(self.worker, signal.SIGCONT)
         except ProcessLookupError:
@@ -110,6 +91,12 @@ def stat_fields(pid: int) -> list[str]:
 def state_of(pid: int) -> str:
     """R, S, T, Z…; "" for no such process."""
     return next(iter(stat_fields(pid)), "")
+
+
+def pending(pid: int) -> int:
+    """The mask of the signals that the process has not handled yet (proc(5), status, ShdPnd)."""
+    with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
+        return next(int(line.split()[1], 16) for line in file if line.startswith("ShdPnd:"))
 
 
 def alive(pid: int) -> bool:
@@ -166,11 +153,13 @@ def assert_nothing_left(pyrun: Pyrun, after: str) -> None:
 
 
 def everything_left(pyrun: Pyrun) -> list[str]:
-    """leftovers.found(), names, and the processes that only a start has."""
+    """leftovers.found(), names, volumes, and the processes that only a start has."""
     names = [name for name in leftovers.entries(f"{pyrun.paths.data}/names") if name != ".lock"]
+    volumes = [name for name in leftovers.entries(f"{pyrun.paths.data}/volumes") if name != "lock"]
     workers = [pid for pid in children(monitor_pid(pyrun)) if comm(pid) in ("pyrun-init", "pyrun-worker")]
     return [
         *(f"name {name}" for name in names),
+        *(f"volume {name}" for name in volumes),
         *(f"process {pid} {cmdline(pid)}" for pid in workers),
         *leftovers.found(pyrun.paths),
     ]
