@@ -82,7 +82,11 @@ static int put(const unsigned char *data, size_t size, const int *fds, size_t fd
     return 0;
 }
 
-static int reply(int client, char answer) { return send(client, &answer, 1, MSG_NOSIGNAL) == 1 ? 0 : -1; }
+// A monitor that was killed does not hear the answer; what it had sent before must be carried out all the same, so
+// that only the end of file ends a connection.
+static void reply(int client, char answer) {
+    if (send(client, &answer, 1, MSG_NOSIGNAL) < 0) errno = 0;
+}
 
 static int send_entry(int client, const struct entry *entry) {
     char kind = 'E';
@@ -104,23 +108,30 @@ static int send_entry(int client, const struct entry *entry) {
 static int obey(int client, size_t size, const int *fds, size_t fd_count, int truncated) {
     int named = size >= 2 && size >= 2u + message[1];
     if (message[0] != 'P' || !named || truncated) close_all(fds, fd_count);
-    if (message[0] == 'P' && named) return reply(client, truncated || put(message + 1, size - 1, fds, fd_count) ? '-' : '+');
-    if (message[0] == 'D' && named) {
+    if (message[0] == 'P' && named) {
+        reply(client, truncated || put(message + 1, size - 1, fds, fd_count) ? '-' : '+');
+    } else if (message[0] == 'D' && named) {
         drop(message + 1);
-        return reply(client, '+');
+        reply(client, '+');
+    } else if (message[0] == 'G') {
+        const struct entry *entry = entries;
+        while (entry && send_entry(client, entry) == 0) entry = entry->next;
+        reply(client, entry ? '-' : '.');
+    } else {
+        return -1;
     }
-    if (message[0] != 'G') return -1;
-    for (const struct entry *entry = entries; entry; entry = entry->next)
-        if (send_entry(client, entry) < 0) return -1;
-    return reply(client, '.');
+    return 1;
 }
 
+// Receives and obeys one message; 1: and there may be more, 0: there was none, -1: the connection is over.
 static int serve(int client) {
     struct iovec part = {message, sizeof message};
     struct msghdr header = {
         .msg_iov = &part, .msg_iovlen = 1, .msg_control = control.space, .msg_controllen = sizeof control.space};
-    ssize_t size = recvmsg(client, &header, MSG_CMSG_CLOEXEC);
-    if (size < 0) return errno == EINTR || errno == EAGAIN ? 0 : -1;
+    ssize_t size = recvmsg(client, &header, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+    if (size < 0 && errno == EAGAIN) return 0;
+    // ECONNRESET comes once, before what is still queued: the other side has not read our answers.
+    if (size < 0) return errno == EINTR || errno == ECONNRESET ? 1 : -1;
     int fds[FDS];
     size_t fd_count = 0;
     for (struct cmsghdr *rights = CMSG_FIRSTHDR(&header); rights; rights = CMSG_NXTHDR(&header, rights)) {
@@ -187,11 +198,15 @@ int main(void) {
             if (errno == EINTR) continue;
             return 1;
         }
-        for (nfds_t i = count - 1; i >= 1; i--) {
-            if (!polled[i].revents || serve(polled[i].fd) == 0) continue;
-            close(polled[i].fd);
-            polled[i] = polled[--count];
+        // Oldest first, and to the last message: what a killed monitor had sent comes before what its successor asks.
+        nfds_t kept = 1;
+        for (nfds_t i = 1; i < count; i++) {
+            int more;
+            while ((more = serve(polled[i].fd)) > 0) continue;
+            if (more == 0) polled[kept++] = polled[i];
+            else close(polled[i].fd);
         }
+        count = kept;
         if (!(polled[0].revents & POLLIN)) continue;
         int client = admit();
         if (client < 0) continue;

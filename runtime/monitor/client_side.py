@@ -55,7 +55,7 @@ class Client:
         self.attachment: Attachment | None = None
         self._requested = False
         self.channel = Channel(monitor.loop, sock, self._frame, self._closed)
-        monitor.loop.after(REQUEST_WITHIN_S, self._expect_request)
+        self._patience = monitor.loop.after(REQUEST_WITHIN_S, self.channel.close)
 
     def attach(self, session: Session, spec: Mapping[str, Any], *, ready: bool) -> None:
         """Connects this client to a session; ready=False: stdin and signals only when its worker says so."""
@@ -89,10 +89,6 @@ class Client:
 
     # ---- the request
 
-    def _expect_request(self) -> None:
-        if not self._requested:
-            self.channel.close()
-
     def _frame(self, kind: int, payload: bytes) -> None:
         handler = _FRAMES.get(kind)
         if handler is None or self._requested == (kind == REQUEST):
@@ -101,6 +97,7 @@ class Client:
 
     def _request(self, payload: bytes) -> None:
         self._requested = True
+        self._patience.cancel()
         self.channel.send(ACCEPTED)  # before anything is done: without it the client may try again
         fds: list[int] = []
         try:
@@ -201,7 +198,8 @@ class Client:
         return self.attachment if self.attachment is not None and self.attachment.is_ready else None
 
     def _closed(self) -> None:
-        if self.task is not None and self.task.pid > 0 and self._ready_attachment() is None:
+        self._patience.cancel()
+        if self.task is not None and self.task.working and self._ready_attachment() is None:
             self.task.terminate()
         if self.attachment is not None:
             self.attachment.session.detach(self.attachment)

@@ -50,7 +50,7 @@ P_ALL, WALL = os.P_ALL, 0x40000000  # __WALL, wait(2)
 class Monitor:
     """Everything that the monitor knows. serve() makes the one there is."""
 
-    def __init__(self, paths: Paths, handlers: Handlers, limits: tuple[int, int]) -> None:
+    def __init__(self, paths: Paths, handlers: Handlers, limits: dict[int, tuple[int, int]]) -> None:
         self.paths = paths
         self.handlers = handlers
         self.sessions: dict[str, Session] = {}
@@ -131,6 +131,7 @@ class Monitor:
                 task.reaped(status)
                 if task.killed:
                     self.note(f"worker {task.name!r} was ended by signal {task.code - 128}")
+                if task.killed or task.code - 128 in worker.POLITE:  # interrupted, maybe between a step and its undo
                     self.recover()
 
     def recover(self) -> None:
@@ -366,8 +367,10 @@ class Monitor:
                 self.loop.unwatch(former.fileno())
                 former.close()
                 self.loop.watch(self._listener.fileno(), READ, self._accept)
-        except (BlockingIOError, FileNotFoundError):
-            pass
+        except BlockingIOError:
+            return False
+        except FileNotFoundError:  # somebody removed the socket or the run root: nobody can find us any more
+            return True
         return False
 
 
@@ -420,10 +423,11 @@ def _sole_monitor(paths: Paths) -> int:
     return -1
 
 
-def _raise_limits() -> tuple[int, int]:
-    """Lets this process have as many fds as it may; returns the limits that its workers go back to."""
+def _raise_limits() -> dict[int, tuple[int, int]]:
+    """Lets this process have as many and as long files as it may; returns the limits that its workers go back to."""
     import resource
 
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return soft, hard
+    limits = {what: resource.getrlimit(what) for what in (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE)}
+    for what, (_soft, hard) in limits.items():
+        resource.setrlimit(what, (hard, hard))
+    return limits

@@ -9,6 +9,7 @@ read holds up the process, as docker's does: its queue is bounded, and the sourc
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -24,6 +25,7 @@ from pyrun.runtime.monitor.inbox import BATCH, TAIL
 from pyrun.runtime.monitor.logs import MAX_FILES, MAX_SIZE_BYTES, LogWriter, render, render_rest
 from pyrun.runtime.monitor.loop import READ, WRITE
 from pyrun.runtime.monitor.protocol import ATTACHED, CREDIT, EXIT, STDERR, STDIN_WINDOW, STDOUT, pack_attached
+from pyrun.runtime.monitor.sockets import close_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
 
 
 DRAIN_S = 2.0  # moby waits as long for the output of a process that has ended; a daemonised child may hold it for ever
+RETRY_S = 1.0  # after an error that may pass
 QUEUE = 256 * 1024  # bytes a client may be behind before the process is held up
 FRAMES = {"stdout": STDOUT, "stderr": STDERR}
 
@@ -197,13 +200,21 @@ class Session:
             data = self._take(output)
         except BlockingIOError:
             return False
-        except OSError:  # EIO: nobody has the terminal open any more
-            data = b""
+        except OSError as error:
+            if error.errno != errno.EIO:  # no memory: what is in the pipe stays there
+                self._try_later(output, error)
+                return False
+            data = b""  # nobody has the terminal open any more
         if not data:
             self._close_output(output)
             return False
         self._fan_out(output.name, data)
         return True
+
+    def _try_later(self, output: Output, error: OSError) -> None:
+        self.host.note(f"{self.id}: reading {output.name}: {error}")
+        self._pause()
+        self.host.loop.after(RETRY_S, self._client_drained)
 
     def _take(self, output: Output) -> bytes:
         if self.log is None:
@@ -416,7 +427,7 @@ class Session:
     def over(self, code: int) -> None:
         """Everything is cleaned up: tells all who wait. Called by the monitor."""
         self.state = OVER
-        os.close(self.pidfd)
+        close_all(list(self._fds.values()))
         for attachment in tuple(self.attached):  # each may detach itself when its connection closes
             attachment.end(code)
         self.attached.clear()

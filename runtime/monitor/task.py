@@ -53,10 +53,19 @@ class Task:
         if self.pid > 0:
             os.kill(self.pid, number)
 
+    @property
+    def working(self) -> bool:
+        """Whether it has neither ended nor said that it is about to."""
+        return self.pid > 0 and not self._over
+
     def terminate(self) -> None:
         """SIGTERM now, SIGKILL after a grace."""
         self.signal(signal.SIGTERM)
-        self.monitor.loop.after(GRACE_S, lambda: self.signal(signal.SIGKILL))
+        self.monitor.loop.after(GRACE_S, self._kill)
+
+    def _kill(self) -> None:
+        if self.working:
+            self.signal(signal.SIGKILL)
 
     def reaped(self, status: int) -> None:
         """The worker is reaped; `status` is its wait status."""

@@ -147,7 +147,8 @@ class Setup:
 
     def __init__(
         self, name: str, *, stdio: Sequence[int] = (), cwd_fd: int = -1, umask: int = 0o022,
-        environ: Sequence[bytes] | None = None, keep: Sequence[int] = (), limits: tuple[int, int] | None = None,
+        environ: Sequence[bytes] | None = None, keep: Sequence[int] = (),
+        limits: Mapping[int, tuple[int, int]] | None = None,
     ) -> None:  # fmt: skip
         self.name = name
         self.stdio = stdio
@@ -169,15 +170,14 @@ def fork(setup: Setup, body: Body) -> tuple[int, _socket.socket]:
     # A signal that reached the child before it has its own handlers would be taken for the monitor's, whose wake-up
     # pipe it still shares.
     signal.pthread_sigmask(signal.SIG_BLOCK, ALL_SIGNALS)
+    parent = os.getpid()
     try:
-        parent = os.getpid()
         pid = os.fork()
         if pid == 0:
-            try:
-                _run(setup, theirs, parent, body)
-            finally:
-                os._exit(125)  # a signal that came after everything in there was through
+            _run(setup, theirs, parent, body)
     except BaseException:
+        if os.getpid() != parent:
+            os._exit(125)  # a signal at the very end of _run(): still, a child never returns
         ours.close()
         raise
     finally:
@@ -196,19 +196,31 @@ def _run(setup: Setup, sock: _socket.socket, parent: int, body: Body) -> NoRetur
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 125
     except BaseException:
-        import traceback
-
-        text = f"{time.strftime('%F %T')} worker {setup.name!r} failed:\n{traceback.format_exc()}"
-        os.write(log, text.encode("utf-8", "backslashreplace"))
+        _log_failure(setup.name, log)
     finally:
-        _ignore_polite_signals()
-        for stream in (sys.stdout, sys.stderr):
-            try:
-                stream.flush()
-            except (OSError, ValueError):
-                pass  # the client's terminal or pipe is gone
-        link.exiting(code & 0xFF)
-        os._exit(code & 0xFF)
+        _leave(link, code & 0xFF)
+
+
+def _log_failure(name: str, log: int) -> None:
+    import traceback
+
+    text = f"{time.strftime('%F %T')} worker {name!r} failed:\n{traceback.format_exc()}"
+    os.write(log, text.encode("utf-8", "backslashreplace"))
+
+
+def _leave(link: WorkerLink, code: int) -> NoReturn:
+    while True:
+        try:
+            signal.pthread_sigmask(signal.SIG_BLOCK, ALL_SIGNALS)
+            for stream in (sys.stdout, sys.stderr):
+                try:
+                    stream.flush()
+                except (OSError, ValueError):
+                    pass  # the client's terminal or pipe is gone
+            link.exiting(code)
+            os._exit(code)
+        except BaseException:  # SystemExit of a signal that came just before: the decision to leave stands
+            continue
 
 
 def _become_worker(setup: Setup, sock: _socket.socket, parent: int, log: int) -> None:
@@ -226,10 +238,11 @@ def _become_worker(setup: Setup, sock: _socket.socket, parent: int, log: int) ->
     if setup.cwd_fd >= 0:
         os.fchdir(setup.cwd_fd)
     close_all_but([sock.fileno(), log, *setup.keep])
-    if setup.limits is not None:
+    if setup.limits:
         import resource
 
-        resource.setrlimit(resource.RLIMIT_NOFILE, setup.limits)
+        for what, values in setup.limits.items():
+            resource.setrlimit(what, values)
     os.umask(setup.umask)
     if setup.environ is not None:
         _replace_environment(setup.environ)
