@@ -18,6 +18,7 @@ import pytest
 
 from monitor_stage import SOON_S, Stage, gone, until
 from pyrun.runtime.errors import Conflict, NotFound
+from requires import requires
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -496,3 +497,30 @@ def test_a_terminal_without_a_client_terminal(stage: Stage) -> None:
     done = stage.client("run", "-t", "c", "tty; exit 3")
     assert done.stdout.startswith("/dev/pts/")
     assert done.returncode == 3
+
+
+# ---- the disk
+
+
+@requires(root=True, tools=("mount",))
+def test_a_full_disk_holds_nothing_up_and_the_gap_is_told(stage: Stage) -> None:
+    """The process and its client go on; the log has whole lines, and says how many bytes are missing where."""
+    directory = f"{stage.paths.container('c')}/log"
+    os.makedirs(directory)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", directory], check=True)
+    try:
+        wait = f"touch {stage.base}/full; while [ ! -e {stage.base}/room ]; do sleep 0.05; done"
+        one = stage.popen("run", "c", f"seq -f 'early %.0f' 0 3000; {wait}; echo late")
+        until(lambda: os.path.exists(f"{stage.base}/full"))
+        until(lambda: "No space left" in stage.log_text())
+        subprocess.run(["mount", "-o", "remount,size=1m", directory], check=True)
+        open(f"{stage.base}/room", "w").close()
+        out, _ = one.communicate(timeout=30)
+        assert out == b"".join(b"early %d\n" % number for number in range(3001)) + b"late\n"
+        assert stage.output("c").endswith(b"late\n")
+        (said,) = stage.output("c", "stderr").splitlines()
+        assert said.startswith(b"pyrun: ")
+        missing = int(said.split()[1])
+        assert len(out) == len(stage.output("c")) + missing
+    finally:
+        subprocess.run(["umount", directory], check=True)
