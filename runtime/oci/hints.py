@@ -11,13 +11,12 @@ import os
 import struct
 
 from pyrun.runtime.errors import EXIT_FAULT, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, StartError
+from pyrun.runtime.oci import steps as s
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from pyrun.runtime.oci.steps import Step
+EPERM, ENOENT, ENOEXEC, EACCES, EBUSY, EEXIST, ENODEV, ENOTDIR = 1, 2, 8, 13, 16, 17, 19, 20
+EISDIR, EINVAL, ENFILE, EMFILE, ENOSPC, EROFS, ELOOP, ENOSYS, EDQUOT = 21, 22, 23, 24, 28, 30, 40, 38, 122
 
-EPERM, ENOENT, ENOEXEC, EACCES, EBUSY, ENODEV, EINVAL, ENFILE = 1, 2, 8, 13, 16, 19, 22, 23
-EMFILE, ENOSPC, EROFS, ELOOP, ENOSYS, EDQUOT = 24, 28, 30, 40, 38, 122
+FILE_AND_DIRECTORY = "a directory cannot be mounted on a file, nor a file on a directory"
 
 #: (operation, errno) -> advice; operation "" is any
 HINTS: dict[tuple[str, int], str] = {
@@ -29,14 +28,20 @@ HINTS: dict[tuple[str, int], str] = {
     ("MOUNT", ENODEV): "the kernel does not know this file system: is its module loaded?",
     ("MOUNT", EPERM): "in a user namespace only some file systems may be mounted",
     ("BIND", ENOENT): "the source of the mount does not exist on the host",
+    ("BIND", ENOTDIR): FILE_AND_DIRECTORY,
+    ("BIND", EINVAL): FILE_AND_DIRECTORY,
+    ("MOUNT", ENOTDIR): "the image has a file there",
     ("RLIMIT", EPERM): "a hard limit can be raised only with CAP_SYS_RESOURCE, which pyrun does not hold here",
     ("PROC_WRITE", EACCES): "lowering oom_score_adj needs CAP_SYS_RESOURCE, which pyrun does not hold here",
     ("MKNOD", EPERM): "device nodes cannot be made in a user namespace",
     ("SECCOMP", EINVAL): "the kernel refused the filter: has it CONFIG_SECCOMP_FILTER?",
     ("SETNS", EINVAL): "the namespace is of another kind, or its processes are gone",
     ("UNSHARE", EPERM): "are user namespaces restricted here? see /proc/sys/user/max_user_namespaces",
-    ("CHDIR", ENOENT): "the working directory does not exist in the container",
-    ("CHDIR", EACCES): "the container's user may not enter the working directory",
+    ("CHDIR", EACCES): "the container's user may not enter it",
+    ("MKDIR", ENOTDIR): "there is a file in the way in the image",
+    ("MKDIR", EEXIST): "there is a file in the way in the image",
+    ("SYSCTL", ENOENT): "this kernel has no such parameter",
+    ("SYSCTL", EINVAL): "the kernel refuses this value",
 }
 
 ELF_MACHINES = {
@@ -51,7 +56,7 @@ ELF_MACHINES = {
 MACHINE = {"x86_64": 0x3E, "aarch64": 0xB7}
 
 
-def start_error(step: Step | None, errno: int, what: str, path: str, head: bytes, program: str) -> StartError:
+def start_error(step: s.Step | None, errno: int, what: str, path: str, head: bytes, program: str) -> StartError:
     """The StartError for a failed step.
 
     Args:
@@ -67,18 +72,36 @@ def start_error(step: Step | None, errno: int, what: str, path: str, head: bytes
     if op == "EXEC":
         return exec_error(path, errno, head)
     hint = HINTS.get((op, errno)) or HINTS.get(("", errno), "")
+    if step is not None and (name := user_words(step)):
+        code = EXIT_NOT_EXECUTABLE if isinstance(step, (s.Mkdir, s.Chdir)) else EXIT_FAULT
+        return StartError(name, reason, hint=hint, code=code, errno=errno, path=path)
     where = f" {path}" if path else ""
     error = StartError(f"{what}{where}", reason, hint=hint, code=EXIT_FAULT, errno=errno, path=path)
-    if op == "CHDIR":
-        error.code = EXIT_NOT_FOUND if errno == ENOENT else EXIT_NOT_EXECUTABLE
     if step is not None:
         error.add_note(f"step: {step.describe()}")
     return error
 
 
+def user_words(step: s.Step) -> str:
+    """What the user calls it that the step does; "" where the step's own line says more."""
+    if isinstance(step, (s.Mkdir, s.Chdir)):
+        return f"working directory {step.path}"
+    if isinstance(step, s.Sysctl):
+        return f"sysctl {step.path.replace('/', '.')}={step.value}"
+    if isinstance(step, s.Rlimit):
+        return f"limit {step.name.removeprefix('RLIMIT_').lower()}"
+    if isinstance(step, s.Bind):
+        return f"mount {step.source} on {step.target}"
+    if isinstance(step, s.Mount):
+        return f"mount {step.fstype} on {step.target}"
+    return ""
+
+
 def not_found(program: str, errno: int) -> StartError:
     """LOOKUP failed. The words are the ones that docker, podman and containerd look for."""
     what = f'exec "{program}"'
+    if errno == EISDIR:
+        return StartError(what, "is a directory", code=EXIT_NOT_EXECUTABLE, errno=errno, path=program)
     if errno == EACCES:
         hint = f"chmod +x {program} in the image?" if "/" in program else ""
         return StartError(what, "permission denied", hint=hint, code=EXIT_NOT_EXECUTABLE, errno=errno, path=program)

@@ -62,9 +62,43 @@ def test_missing_program_uses_the_words_that_engines_look_for() -> None:
 
 def test_a_failed_step_says_what_on_what_and_why() -> None:
     """The message alone reproduces the call; the step is a note."""
-    step = s.Bind("/gone", "/data")
-    found = hints.start_error(step, errno.ENOENT, "open bind source", "/gone", b"", "sh")
-    assert str(found) == "open bind source /gone: no such file or directory"
-    assert found.hint == "the source of the mount does not exist on the host"
+    step = s.Symlink("pts/ptmx", "/dev/ptmx")
+    found = hints.start_error(step, errno.EROFS, "symlink", "/dev/ptmx", b"", "sh")
+    assert str(found) == "symlink /dev/ptmx: read-only file system"
     assert found.code == 125
     assert found.__notes__ == [f"step: {step.describe()}"]
+
+
+@pytest.mark.parametrize(
+    ("step", "error", "line", "hint", "code"),
+    [
+        (
+            s.Bind("/gone", "/data"),
+            errno.ENOENT,
+            "mount /gone on /data: no such file or directory",
+            "does not exist",
+            125,
+        ),
+        (s.Bind("/etc", "/data"), errno.ENOTDIR, "mount /etc on /data: not a directory", "a directory cannot be", 125),
+        (s.Mkdir("/a/b"), errno.ENOTDIR, "working directory /a/b: not a directory", "there is a file in the way", 126),
+        (s.Chdir("/root"), errno.EACCES, "working directory /root: permission denied", "may not enter", 126),
+        (s.Sysctl("net/x", "1"), errno.ENOENT, "sysctl net.x=1: no such file or directory", "no such parameter", 125),
+        (s.Rlimit(7, 1, 2, "RLIMIT_NOFILE"), errno.EPERM, "limit nofile: operation not permitted", "SYS_RESOURCE", 125),
+    ],
+)
+def test_what_the_user_asked_for_is_called_as_the_user_calls_it(
+    step: s.Step, error: int, line: str, hint: str, code: int
+) -> None:
+    """A mount, a limit, a sysctl, the working directory: one line that names it, and no step of ours."""
+    found = hints.start_error(step, error, "open", "/somewhere", b"", "sh")
+    assert str(found) == line
+    assert hint in found.hint
+    assert found.code == code
+    assert not hasattr(found, "__notes__")
+
+
+def test_a_directory_is_no_program() -> None:
+    """As docker says it; 126."""
+    found = hints.start_error(s.Lookup("/etc", "/bin"), errno.EISDIR, "find program", "/etc", b"", "/etc")
+    assert str(found) == 'exec "/etc": is a directory'
+    assert found.code == 126

@@ -269,8 +269,8 @@ static int executable(const char *path)
     struct stat st;
     if (stat(path, &st) < 0)
         return -1;
-    if (S_ISDIR(st.st_mode) || !S_ISREG(st.st_mode)) {
-        errno = EACCES;
+    if (!S_ISREG(st.st_mode)) {
+        errno = S_ISDIR(st.st_mode) ? EISDIR : EACCES;
         return -1;
     }
     /* By the effective ids, and AT_EACCESS in the kernel where it has faccessat2 (5.8). */
