@@ -47,8 +47,10 @@ def write_atomic(path: str, data: bytes, *, mode: int = 0o600, sync: bool = True
         finally:
             os.close(fd)
         os.rename(temporary, path)
-    except BaseException:
+    except BaseException as error:
         os.unlink(temporary)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = path  # write(2) does not know it
         raise
 
 

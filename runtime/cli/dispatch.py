@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from importlib import import_module
@@ -36,6 +37,12 @@ LATER = {
     "compose": "start the containers one by one",
 }
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
+HINTS = {
+    errno.EACCES: "pyrun needs root: sudo pyrun …",
+    errno.ENOSPC: "free some space, or use another --data-root",
+    errno.EDQUOT: "free some space, or use another --data-root",
+    errno.EROFS: "the file system is mounted read-only: remount it, or use another --data-root",
+}
 EXIT_PIPE = 141  # 128 + SIGPIPE
 
 
@@ -158,7 +165,8 @@ def _is_warm(command: flags.Command) -> bool:
 def _unexpected(error: BaseException) -> PyrunError:
     """An error that nobody below gave words to: the system's, or a bug of ours."""
     if isinstance(error, OSError):
-        return PyrunError(str(error.filename or "system call"), error.strerror or str(error))
+        why = (error.strerror or str(error)).lower()
+        return PyrunError(str(error.filename or "system call"), why, hint=HINTS.get(error.errno or 0, ""))
     where = error.__traceback__
     while where is not None and where.tb_next is not None:
         where = where.tb_next

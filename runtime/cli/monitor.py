@@ -80,7 +80,10 @@ def main() -> None:
     from importlib import import_module
 
     for module in WARM:
-        import_module(module)
+        try:
+            import_module(module)
+        except ImportError:
+            pass  # such as libnftables, which --network none can do without: whoever needs it says so
     from pyrun.runtime.kernel.spawn import program_fd
     from pyrun.runtime.monitor import server, spawn
 

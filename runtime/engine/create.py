@@ -42,6 +42,7 @@ def make(paths: Paths, options: RunOptions) -> c.Container:
     from pyrun.rootfs.store import ImageStore
     from pyrun.runtime.engine import check
 
+    check.system(paths, options)  # before anything is looked up: without root not even the images can be
     images = ImageStore(paths)
     image = images.resolve(options.image)
     check.options(paths, options)

@@ -28,8 +28,22 @@ READY_FD = 3
 def connect(paths: Paths, *, start: bool = True) -> _socket.socket | None:
     """A connection to the monitor of these roots; starts one if there is none, or returns None with start=False.
 
-    Raises PyrunError when it cannot be started, PermissionError when the run root is somebody else's.
+    Raises PyrunError when it cannot be started or the run root is not to be used, BlockingIOError for a full backlog.
     """
+    try:
+        return _connect(paths, start)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        from pyrun.runtime.errors import PyrunError
+
+        denied = isinstance(error, PermissionError)
+        hint = "sudo pyrun …, or a run root of your own: --run-root" if denied else "--run-root names another directory"
+        why = (error.strerror or str(error)).lower()
+        raise PyrunError(f"use the run root {paths.run}", why, hint=hint) from None
+
+
+def _connect(paths: Paths, start: bool) -> _socket.socket | None:
     try:
         return sockets.connect(paths.monitor_socket)
     except (FileNotFoundError, ConnectionRefusedError):
@@ -77,7 +91,7 @@ def _check_run_root(run_root: str) -> None:
     os.makedirs(run_root, mode=0o700, exist_ok=True)
     status = os.stat(run_root)
     if status.st_uid != os.geteuid():
-        raise PermissionError(f"{run_root} belongs to uid {status.st_uid}")
+        raise PermissionError(f"it belongs to uid {status.st_uid}")
     if status.st_mode & 0o077:
         os.chmod(run_root, 0o700)
 
