@@ -55,26 +55,28 @@ class Tree:
     """One side of a copy; a `with` block. Made by host(), running() or stopped()."""
 
     def __init__(
-        self, stack: Stack, root: str | int, mounts: Sequence[MountedAt] = (), *, layered: bool = False, where: str = ""
+        self, stack: Stack, mounts: Sequence[MountedAt] = (), *, layered: bool = False, where: str = ""
     ) -> None:
         self.stack = stack
         self.where = where
         self.skip_devices: frozenset[int] = frozenset()
-        self._root = root
         self._layered = layered
         self._mounts = {components(mount.destination): mount for mount in mounts}
 
     @classmethod
     def host(cls, directory: str) -> Tree:
-        """The host's directory as a root of its own. Paths given to it are below it. Raises OSError."""
-        return cls(Stack([directory]), directory)
+        """The host's directory as a root of its own. Paths given to it are below it. Raises NotFound, OSError."""
+        try:
+            return cls(Stack([directory]))
+        except (FileNotFoundError, NotADirectoryError):
+            raise NotFound(f"no directory '{directory}'") from None
 
     @classmethod
     def running(cls, root_fd: int, mountinfo: str = "") -> Tree:
         """A running container. root_fd: its root directory (stays the caller's); mountinfo: the text of
         /proc/<pid>/mountinfo,
         to leave out /proc, /sys and their like. Raises OSError."""
-        tree = cls(Stack([root_fd]), root_fd, where="in the container")
+        tree = cls(Stack([root_fd]), where="in the container")
         tree.skip_devices = pseudo_devices(mountinfo)
         return tree
 
@@ -82,7 +84,7 @@ class Tree:
     def stopped(cls, upper: str, lowers: Sequence[str], mounts: Sequence[MountedAt] = ()) -> Tree:
         """A container that is not running: its upper directory, its image's layers (topmost first), its mounts."""
         over = {components(mount.destination): mount.source for mount in mounts}
-        return cls(Stack([upper, *lowers], over), upper, mounts, layered=True, where="in the container")
+        return cls(Stack([upper, *lowers], over), mounts, layered=True, where="in the container")
 
     def __enter__(self) -> Self:
         return self
@@ -109,14 +111,8 @@ class Tree:
         within = self._mounts.get(mount)
         if within is not None and within.readonly:
             raise Conflict(f"cannot copy to '{within.destination}'", "it is mounted read-only")
-        root = within.source if within is not None else self._root
         layered = self._layered and within is None
-        try:
-            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-            root_fd = os.dup(root) if isinstance(root, int) else os.open(root, flags)
-        except NotADirectoryError:
-            path = os.fsdecode(b"/" + b"/".join(mount))
-            raise Conflict(f"cannot copy to '{path}'", "a file is mounted there") from None
+        root_fd = self.stack.top() if within is None else _open_mount(within)
         try:
             with TreeWriter(
                 root_fd,
@@ -135,6 +131,13 @@ class Tree:
                     writer.add(entry, data)
         finally:
             os.close(root_fd)
+
+
+def _open_mount(mount: MountedAt) -> int:
+    try:
+        return os.open(mount.source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except NotADirectoryError:
+        raise Conflict(f"cannot copy to '{mount.destination}'", "a file is mounted there") from None
 
 
 def copy(

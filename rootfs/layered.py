@@ -62,6 +62,10 @@ class Stack:
         while self._roots:
             os.close(self._roots.pop())
 
+    def top(self) -> int:
+        """A new fd of the topmost layer's directory, for a TreeWriter."""
+        return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._roots[0])
+
     def resolve(self, path: tuple[bytes, ...], *, follow: bool = True) -> tuple[bytes, ...]:
         """The path with every symlink resolved inside the tree, ".." included; the last component too if `follow`.
 

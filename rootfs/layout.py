@@ -44,11 +44,17 @@ class Layout:
         self.path = path
 
     def create(self) -> None:
-        """Makes the directories and files that a layout must have. Raises OSError."""
+        """Makes the directories and files that a layout must have. The caller holds the lock. Raises OSError."""
         for name in ("blobs/sha256", "ingest"):
             files.private_dir(f"{self.path}/{name}")
         if not os.path.exists(f"{self.path}/oci-layout"):
             files.write_atomic(f"{self.path}/oci-layout", b'{"imageLayoutVersion": "1.0.0"}\n')
+
+    def recover(self) -> None:
+        """Removes files that dead processes did not finish writing. The caller holds the lock."""
+        for name in os.listdir(self.path):
+            if name.endswith(".tmp"):  # write_atomic()'s
+                os.unlink(f"{self.path}/{name}")
 
     def lock(self) -> files.Lock:
         """The lock under which index.json and blobs change."""

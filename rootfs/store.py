@@ -211,7 +211,8 @@ class ImageStore:
 
     def ingest(self) -> Ingest:
         """A place for new blobs, for `with`. Creates the store if there is none yet."""
-        self.layout.create()
+        with self.layout.lock():
+            self.layout.create()
         return Ingest(self.layout)
 
     def inspect(self, image: Image) -> dict[str, Any]:
@@ -314,6 +315,7 @@ class ImageStore:
         """Finishes what dead processes began; the layout's lock is held."""
         if collect.needed(self.layout):
             self._collect(layers_locked=False)
+        self.layout.recover()
         self.layers.recover()
 
     def _collect(self, *, layers_locked: bool) -> Names:

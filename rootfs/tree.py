@@ -68,6 +68,9 @@ class TreeWriter:
         self._existing = existing
         self._parents: dict[tuple[bytes, ...], int] = {}
         self._directories: dict[tuple[bytes, ...], Entry] = {}
+        self._copied_up: set[tuple[bytes, ...]] = (
+            set()
+        )  # of these, the ones that keep their owner whatever `owner` says
         self._make = {
             FILE: self._file, DIR: self._directory, SYMLINK: self._symlink, HARDLINK: self._hardlink,
             CHAR: self._node, BLOCK: self._node, FIFO: self._node,
@@ -163,14 +166,17 @@ class TreeWriter:
         deleted = self.overlay and self._is_whiteout(parent, name)
         if deleted:
             os.unlink(name, dir_fd=parent)
+        # before mkdir(2): the view may include this root, and would show the new directory
+        like = self._metadata_of(parts) if self._metadata_of and not deleted else None
         try:
             os.mkdir(name, 0o700, dir_fd=parent)
         except FileExistsError:
             return  # a dangling symlink, or somebody was faster: the caller opens it and sees
         if deleted:
             self._mark_opaque(parent, name)
-        like = self._metadata_of(parts) if self._metadata_of and not deleted else None
         self._directories.setdefault(parts, like or Entry(parts, DIR, 0o755))
+        if like:
+            self._copied_up.add(parts)
 
     # What each kind of entry takes ------------------------------------------------------------------------------
 
@@ -186,7 +192,7 @@ class TreeWriter:
             else:
                 for piece in data:
                     self._write(fd, piece)
-            self._metadata(fd, entry)
+            self._metadata(fd, entry, self._owner)
         finally:
             os.close(fd)
 
@@ -224,6 +230,7 @@ class TreeWriter:
             self._mark_opaque(parent, name)
         xattrs.wanted(entry)  # an attribute that must not be there is reported now, while the entry is at hand
         self._directories[entry.parts] = entry
+        self._copied_up.discard(entry.parts)
 
     def _symlink(self, entry: Entry, parent: int, name: bytes, _: object) -> None:
         try:
@@ -281,9 +288,9 @@ class TreeWriter:
         finally:
             os.close(fd)
 
-    def _metadata(self, fd: int, entry: Entry) -> None:
+    def _metadata(self, fd: int, entry: Entry, owner: tuple[int, int] | None) -> None:
         """Owner before mode (chown(2) clears setuid) and before security.capability (it clears that too); time last."""
-        uid, gid = self._owner or (entry.uid, entry.gid)
+        uid, gid = owner or (entry.uid, entry.gid)
         os.fchown(fd, uid, gid)
         os.fchmod(fd, entry.mode)
         if entry.xattrs:
@@ -339,7 +346,7 @@ class TreeWriter:
                     continue  # a later entry replaced it
                 raise _failed(entry, error) from error
             try:
-                self._metadata(fd, entry)
+                self._metadata(fd, entry, None if parts in self._copied_up else self._owner)
             except OSError as error:
                 raise _failed(entry, error) from error
             finally:

@@ -148,7 +148,7 @@ class VolumeStore:
             if stack.directory(path) is None:
                 return False
             with step("rootfs", f"copy {destination} of the image to volume {volume.name}"):
-                files.write_atomic(mark, b"")
+                os.close(os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
                 self._fill(volume, stack, path)
                 os.unlink(mark)
             return True

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pyrun.rootfs import refs
@@ -113,6 +113,7 @@ TAG = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}", fullmatch=True)
 )
 def test_every_valid_name_survives_normalising_twice(domain: str, path: list[str], tag: str, digest: str) -> None:
     """normalise(str(normalise(x))) == normalise(x), and the familiar form means the same."""
+    assume(domain or len(path) == 1 or "." not in path[0])  # with a dot it is a registry's name, of another grammar
     text = domain + "/".join(path) + (f":{tag}" if tag else "") + digest
     if refs.is_hex_id(text) or refs.is_hex_id(text.partition(":")[0]):
         return
