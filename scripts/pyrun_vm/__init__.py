@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """scripts/vm: a disposable VM with a full cgroup v2 hierarchy, resumed from a snapshot, that runs one command.
 
-    cli.py        the command line, exit codes, the order of things
+    cli.py        the command line and the exit codes
+    prepare.py    from nothing to a resumed machine, in order
     packages.py   the programs of the host that this needs, installed when missing
     cache.py      the cache directory: entries named by a hash of what they are made from, a lock, old entries removed
     base.py       Debian's root file system and kernel (mmdebstrap), as a disk and a vmlinux

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 
 from .errors import VmError
 
-KEPT = 3  # entries of a kind: the least recently used go first
+KEPT = 2  # entries of a kind: the least recently used go first
 
 
 class Cache:

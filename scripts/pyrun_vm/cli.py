@@ -16,13 +16,10 @@ from types import FrameType
 from typing import NoReturn
 
 from . import session
-from .base import base
-from .cache import Cache, contents, default_path
-from .disks import CHECKOUT_BYTES, checkout_disk, venv_disk
+from .cache import Cache, default_path
 from .errors import EXIT_FAULT, EXIT_TIMEOUT, VmError, VmTimeoutError
-from .initramfs import initramfs
-from .machine import Hardware, Machine, Shares, make_snapshot, qemu_identity
 from .packages import install_missing
+from .prepare import Wishes, ready
 
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 DESCRIPTION = """\
@@ -133,63 +130,33 @@ def job_of(options: argparse.Namespace) -> session.Job:
     )
 
 
-def start(cache: Cache, options: argparse.Namespace, job: session.Job, clock: Clock) -> Machine:
-    """A machine resumed from the snapshot, which is made first if it is missing. Raises VmError, OSError."""
-    root = base(cache)
-    hardware = Hardware(
-        kernel=f"{root}/vmlinux",
-        initramfs=initramfs(cache, root),
-        root=f"{root}/root.img",
-        venv=venv_disk(cache, job.venv) if job.venv else "",
-        systemd=options.systemd,
-        mebibytes=options.memory,
-        cpus=options.cpus,
-    )
-    blank = f"{cache.directory('blank')}/disk.img"
-    with open(blank, "ab") as file:
-        file.truncate(CHECKOUT_BYTES)
-    shares = Shares(
-        checkout=blank, out=cache.directory("empty"), hostview=cache.directory("hostview"), console=options.console
-    )
-    made_by = (qemu_identity(), contents([f"{os.path.dirname(__file__)}/machine.py"]))
-    snapshot = cache.entry(
-        f"snapshot-{'systemd' if options.systemd else 'tiny'}",
-        (hardware, made_by),
-        "the snapshot",
-        lambda path: make_snapshot(hardware, shares, path, session.wait_for_agent),
-    )
-    clock("the snapshot is there")
-    disk = checkout_disk(cache, CHECKOUT)
-    clock("the checkout's disk is there")
-    out = shares.out
-    if options.out:
-        out = os.path.abspath(options.out)
-        os.makedirs(out, exist_ok=True)
-    return Machine(hardware, shares._replace(checkout=disk, out=out), snapshot, resume=True)
-
-
 def run(options: argparse.Namespace) -> int:
     """Does what the options say; the exit code. Raises VmError, VmTimeoutError, OSError, KeyboardInterrupt."""
     if platform.machine() != "x86_64":
         raise VmError(f"this needs an x86-64 machine, not {platform.machine()}")
     if os.geteuid() != 0:
         raise VmError("this needs root: the root disk is made by root's mmdebstrap (try sudo)")
+    os.umask(0o022)  # for the files on the disks: the guest has other users than root
     clock = Clock(options.verbose)
     install_missing()
-    cache = Cache(default_path())
     job = job_of(options)
-    machine = None
+    cache = Cache(default_path())
+    wishes = Wishes(
+        checkout=job.checkout,
+        venv=job.venv,
+        out=os.path.abspath(options.out) if options.out else "",
+        console=options.console,
+        systemd=options.systemd,
+        mebibytes=options.memory,
+        cpus=options.cpus,
+    )
+    with cache.lock():
+        machine, control = ready(cache, wishes, clock)
     try:
-        with cache.lock():
-            machine = start(cache, options, job, clock)
-            control = session.greet(machine)
         clock("the VM is ready")
-        if options.prepare:
-            return 0
-        return session.run(machine, control, job)
+        return 0 if options.prepare else session.run(machine, control, job)
     finally:
-        if machine:
-            machine.kill()
+        machine.kill()
         clock("done")
 
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The virtual environment and the checkout as ext4 disks: reading a file there costs the guest a tenth of 9p.
+"""The virtual environment and the checkout as ext4 disks.
 
-They are copies: nothing that the guest does reaches the host's files.
+Reading files there takes a third to two thirds of the time that 9p takes, and what was read before the snapshot takes
+none. They are copies: nothing that the guest does reaches the host's files.
 """
 
 from __future__ import annotations

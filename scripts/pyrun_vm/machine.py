@@ -86,7 +86,11 @@ class Machine:
         for end in theirs.values():
             end.close()
         if resume:
-            Qmp(self.ports["qmp"]).call("migrate-incoming", uri=f"exec:cat {shlex.quote(snapshot + '/state')}")
+            try:
+                Qmp(self.ports["qmp"]).call("migrate-incoming", uri=f"exec:cat {shlex.quote(snapshot + '/state')}")
+            except BaseException:
+                self.kill()
+                raise
 
     def end_status(self) -> int | None:
         """qemu's exit status once it has closed a port by itself, None if it lives on without it."""
@@ -159,21 +163,23 @@ class Qmp:
     def __init__(self, port: socket.socket) -> None:
         port.settimeout(SNAPSHOT_TIMEOUT)
         self._file = port.makefile("rw")
-        self._file.readline()  # the greeting
-        self.call("qmp_capabilities")
+        self.call("qmp_capabilities")  # its reply comes after the greeting
         # The memory is in its file already, so it is not part of the state.
         self.call("migrate-set-capabilities", capabilities=[{"capability": "x-ignore-shared", "state": True}])
 
     def call(self, command: str, **arguments: object) -> dict[str, object]:
         """The result of a command. Raises VmError when qemu refuses it or is gone."""
-        self._file.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
-        self._file.flush()
-        for line in self._file:
-            reply = json.loads(line)
-            if "error" in reply:
-                raise VmError(f"qemu: {command}: {reply['error']['desc']}")
-            if "return" in reply:
-                return dict(reply["return"])
+        try:
+            self._file.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
+            self._file.flush()
+            for line in self._file:
+                reply = json.loads(line)
+                if "error" in reply:
+                    raise VmError(f"qemu: {command}: {reply['error']['desc']}")
+                if "return" in reply:
+                    return dict(reply["return"])
+        except OSError as error:
+            raise VmError(f"qemu: {command}: {error}") from error
         raise VmError(f"qemu: {command}: {exit_text(None)}")
 
 

@@ -41,10 +41,8 @@ ALSO = (
     "tests/integration/test_network_publish.py::test_the_way_out_is_masqueraded",
     "tests/integration/test_seccomp_kernel.py",
 )
-# The images are the host's: making one takes the guest twenty times as long. The module is there after any docker.
+# The module is there after any docker.
 COMMAND = """
-mkdir -p /var/cache/pyrun/base-image
-cp /host/var/cache/pyrun/base-image/busybox-* /var/cache/pyrun/base-image/ 2>/dev/null
 modprobe br_netfilter
 exec python -m pytest -q --durations=10 --timeout=300 --junitxml=/out/junit.xml @/out/tests
 """

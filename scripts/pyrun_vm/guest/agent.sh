@@ -76,6 +76,9 @@ if [ -n "$venv" ]; then
 fi
 share="trans=virtio,version=9p2000.L,msize=512000"
 mount -t 9p -o "ro,$share,cache=loose" host /host || fail "the host's files cannot be mounted"
+# Base images that the host has made need not be made here, where it takes twenty times as long.
+mkdir -p /var/cache/pyrun/base-image
+ln -s /host/var/cache/pyrun/base-image/*.tar /var/cache/pyrun/base-image/ 2>/dev/null
 if [ -n "$out" ]; then
 	mount -t 9p -o "$share" out /out || fail "/out cannot be mounted"
 fi
@@ -93,6 +96,7 @@ sizes=$!
 run="/usr/bin/env --default-signal /bin/bash ${command:+$here/command}"
 if [ "$tty" = yes ]; then
 	stty -F /dev/hvc0 sane
+	[ -n "$command" ] || printf '%s\r\n' "A disposable VM: what you change here is gone when you leave (exit, or ^D)." >&4
 	TERM="$term" setsid -c $run <&4 >&4 2>&4 3>&- 4>&- &
 	wait $!
 	status=$?
