@@ -11,6 +11,7 @@ import _signal  # the C module: `signal` builds enums, 4 ms
 import os
 import select
 
+from pyrun.runtime import __version__
 from pyrun.runtime.monitor import protocol, sockets, spawn
 
 TYPE_CHECKING = False
@@ -69,7 +70,9 @@ def forward(argv: Sequence[str], paths: Paths) -> int:
     os.umask(umask)
     cwd = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        connection = Connection.accepted(paths, protocol.pack_command(words, environ, umask), (0, 1, 2, cwd))
+        connection = Connection.accepted(
+            paths, protocol.COMMAND, protocol.pack_command(words, environ, umask), (0, 1, 2, cwd)
+        )
     finally:
         os.close(cwd)
     return _Relay(connection).run()
@@ -88,7 +91,7 @@ def attach(
         "call": "attach", "id": session_id, "stdin": stdin, "stdout": stdout, "stderr": stderr,
         "sig_proxy": sig_proxy, "detach_keys": detach_keys.decode("latin-1"),
     }  # fmt: skip
-    return _Relay(Connection.accepted(paths, protocol.CALL + protocol.pack_json(call))).run()
+    return _Relay(Connection.accepted(paths, protocol.CALL, protocol.pack_json(call))).run()
 
 
 def request(paths: Paths, call: dict[str, Any], fds: Sequence[int] = (), *, start: bool = True) -> Any:
@@ -96,7 +99,7 @@ def request(paths: Paths, call: dict[str, Any], fds: Sequence[int] = (), *, star
 
     start=False: NotFound when no monitor runs, instead of starting one.
     """
-    connection = Connection.accepted(paths, protocol.CALL + protocol.pack_json(call), fds, start=start)
+    connection = Connection.accepted(paths, protocol.CALL, protocol.pack_json(call), fds, start=start)
     with connection:
         for kind, payload in connection.frames():
             if kind == protocol.RESULT:
@@ -115,11 +118,14 @@ class Connection:
         self._ready: list[tuple[int, bytes]] = []
 
     @classmethod
-    def accepted(cls, paths: Paths, payload: bytes, fds: Sequence[int] = (), *, start: bool = True) -> Connection:
+    def accepted(
+        cls, paths: Paths, kind: bytes, body: bytes, fds: Sequence[int] = (), *, start: bool = True
+    ) -> Connection:
         """Sends a REQUEST and waits until it is accepted, starting a monitor if need be.
 
         A connection that is lost before that was made to a monitor about to end: it has done nothing, so try again.
         """
+        payload = protocol.pack_request(kind, __version__, paths.data, body)
         for attempt in range(ATTEMPTS):
             try:
                 sock = spawn.connect(paths, start=start)
@@ -133,13 +139,13 @@ class Connection:
             connection = cls(sock)
             try:
                 connection.send(protocol.REQUEST, payload, fds)
-                kind, first = next(connection.frames(), (0, b""))
+                answer, first = next(connection.frames(), (0, b""))
             except OSError:
-                kind = 0
-            if kind == protocol.ACCEPTED:
+                answer = 0
+            if answer == protocol.ACCEPTED:
                 return connection
             sock.close()
-            if kind == protocol.ERROR:
+            if answer == protocol.ERROR:
                 raise _error(first)
         raise _monitor_ended()
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 import os
 import struct
 
-from pyrun.runtime.errors import PyrunError
+from pyrun.runtime import __version__
+from pyrun.runtime.errors import Conflict, PyrunError
 from pyrun.runtime.monitor import sockets, worker
 from pyrun.runtime.monitor.answers import describe_error
 from pyrun.runtime.monitor.calls import BUILTIN, DEFERRED
@@ -29,6 +30,7 @@ from pyrun.runtime.monitor.protocol import (
     pack_json,
     unpack_command,
     unpack_json,
+    unpack_request,
 )  # fmt: skip
 
 TYPE_CHECKING = False
@@ -37,8 +39,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
+    from pyrun.runtime.monitor.attachment import Attachment
     from pyrun.runtime.monitor.server import Monitor
-    from pyrun.runtime.monitor.session import Attachment, Session
+    from pyrun.runtime.monitor.session import Session
     from pyrun.runtime.monitor.task import Task
 
 #: what a worker may be sent while it works for the client; the others wait until there is a process to send them to
@@ -98,20 +101,33 @@ class Client:
     def _request(self, payload: bytes) -> None:
         self._requested = True
         self._patience.cancel()
+        kind, version, data_root, body = unpack_request(payload)
+        if version != __version__ and self.monitor.retire(self):
+            self.channel.close()  # without ACCEPTED: the client tries again, and starts a monitor of its version
+            return
         self.channel.send(ACCEPTED)  # before anything is done: without it the client may try again
         fds: list[int] = []
         try:
-            if payload[:1] == COMMAND:
+            self._check_data_root(data_root)
+            if kind == COMMAND:
                 fds = self.take_fds()
-                self._command(payload, fds)
+                self._command(body, fds)
             else:
-                self._call(unpack_json(payload[1:]))
+                self._call(unpack_json(body))
         except PyrunError as error:
             self.refuse(error)
         except (KeyError, TypeError, ValueError, OSError) as error:
             self.refuse(PyrunError("request", f"{type(error).__name__}: {error}"))
         finally:
             sockets.close_all(fds)  # the worker has its own by fork
+
+    def _check_data_root(self, asked: str) -> None:
+        serves = self.monitor.paths
+        if asked != serves.data:
+            raise Conflict(
+                f"use data root {asked}", f"the monitor of run root {serves.run} serves {serves.data}",
+                hint="give each data root a run root of its own: --run-root",
+            )  # fmt: skip
 
     def _command(self, payload: bytes, fds: list[int]) -> None:
         raw_argv, environ, umask = unpack_command(payload)

@@ -23,6 +23,7 @@ A malformed or oversized frame raises ProtocolError: whoever reads it closes tha
 
 from __future__ import annotations
 
+import os
 import struct
 
 REQUEST, STDIN, STDIN_EOF, SIGNAL, RESIZE, DETACH = 1, 2, 3, 4, 5, 6
@@ -86,17 +87,30 @@ class Parser:
         return frames
 
 
+def pack_request(kind: bytes, version: str, data_root: str, body: bytes) -> bytes:
+    """The payload of a REQUEST: COMMAND or CALL, who asks (pyrun's version, the data root it means), and the rest."""
+    return b"%b%b\0%b\0%b" % (kind, version.encode(), os.fsencode(data_root), body)
+
+
+def unpack_request(payload: bytes) -> tuple[bytes, str, str, bytes]:
+    """(kind, version, data root, body) of pack_request()'s payload. Raises ProtocolError."""
+    parts = payload[1:].split(b"\0", 2)
+    if payload[:1] not in (COMMAND, CALL) or len(parts) != 3:
+        raise ProtocolError("not a request")
+    return payload[:1], parts[0].decode("utf-8", "replace"), os.fsdecode(parts[1]), parts[2]
+
+
 def pack_command(argv: list[bytes], environ: list[bytes], umask: int) -> bytes:
-    """The payload of a REQUEST that runs a command line. Strings are bytes: whatever execve(2) took, comes through."""
-    return COMMAND + _command.pack(umask, len(argv)) + b"".join([word + b"\0" for word in argv + environ])
+    """The body of a COMMAND. Strings are bytes: whatever execve(2) took, comes through."""
+    return _command.pack(umask, len(argv)) + b"".join([word + b"\0" for word in argv + environ])
 
 
 def unpack_command(payload: bytes) -> tuple[list[bytes], list[bytes], int]:
-    """(argv, environ as KEY=VALUE, umask) of pack_command()'s payload. Raises ProtocolError."""
-    if payload[:1] != COMMAND or len(payload) < 1 + _command.size:
+    """(argv, environ as KEY=VALUE, umask) of pack_command()'s body. Raises ProtocolError."""
+    if len(payload) < _command.size:
         raise ProtocolError("not a command")
-    umask, count = _command.unpack_from(payload, 1)
-    *strings, rest = payload[1 + _command.size :].split(b"\0")
+    umask, count = _command.unpack_from(payload)
+    *strings, rest = payload[_command.size :].split(b"\0")
     if umask > 0o777 or count > len(strings) or rest:
         raise ProtocolError("command is cut off")
     return strings[:count], strings[count:], umask

@@ -339,6 +339,17 @@ class Monitor:
 
     # ---- the end
 
+    def retire(self, asking: Client) -> bool:
+        """Ends this monitor, if it has nothing under way but running containers, for one of another version.
+
+        The next one gets the containers from the keeper: so pyrun can be upgraded under them.
+        """
+        busy = self.tasks or self._timers or self._finishing or self.clients - {asking}
+        if not busy:
+            self.note("another version of pyrun takes over")
+            self.loop.stop()
+        return not busy
+
     def _look_after_idleness(self) -> None:
         busy = self.sessions or self.tasks or self.clients or self._timers
         left = self._idle_s - (time.monotonic() - self._last_activity)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import signal
 import struct
@@ -19,12 +20,13 @@ import time
 from collections import deque
 from functools import partial
 
-from pyrun.runtime.kernel.syscalls import pidfd_exit_status, wait_pidfd
+from pyrun.runtime.monitor.attachment import FRAMES, Attachment
 from pyrun.runtime.monitor.fault import fault
 from pyrun.runtime.monitor.inbox import BATCH, TAIL
 from pyrun.runtime.monitor.logs import MAX_FILES, MAX_SIZE_BYTES, LogWriter, render, render_rest
 from pyrun.runtime.monitor.loop import READ, WRITE
-from pyrun.runtime.monitor.protocol import ATTACHED, CREDIT, EXIT, STDERR, STDIN_WINDOW, STDOUT, pack_attached
+from pyrun.runtime.monitor.pidfd import pid_of, returncode_of
+from pyrun.runtime.monitor.protocol import CREDIT
 from pyrun.runtime.monitor.sockets import close_all
 
 TYPE_CHECKING = False
@@ -51,7 +53,6 @@ if TYPE_CHECKING:
 DRAIN_S = 2.0  # moby waits as long for the output of a process that has ended; a daemonised child may hold it for ever
 RETRY_S = 1.0  # after an error that may pass
 QUEUE = 256 * 1024  # bytes a client may be behind before the process is held up
-FRAMES = {"stdout": STDOUT, "stderr": STDERR}
 
 RUNNING, DRAINING, FINISHING, OVER = "running", "draining", "finishing", "over"
 
@@ -65,61 +66,6 @@ class Output:
         self.fd = fd
         self.name = name
         self.slot = slot
-
-
-class Attachment:
-    """One client on a session, from ready() on: what the process wrote before is held until then, because a terminal
-    must be raw before it gets output. EXIT comes when both the session and the worker that attached it are through."""
-
-    def __init__(self, channel: Channel, session: Session, spec: Mapping[str, Any]) -> None:
-        self.channel = channel
-        self.session = session
-        self.streams = {name for name in FRAMES if spec.get(name)}
-        self.stdin = bool(spec.get("stdin")) and session.stdin_fd >= 0
-        self.sig_proxy = bool(spec.get("sig_proxy"))
-        self.detach_keys = str(spec.get("detach_keys", "\x10\x11")).encode("latin-1", "replace")
-        self.is_ready = False
-        self.credit = STDIN_WINDOW
-        self._held: list[tuple[int, bytes]] = []
-        self._held_bytes = 0
-        self._code: int | None = None
-
-    def ready(self) -> None:
-        """Tells the client that it is attached."""
-        if self.is_ready:
-            return
-        self.is_ready = True
-        self.channel.send(
-            ATTACHED,
-            pack_attached(
-                tty=self.session.tty, stdin=self.stdin, sig_proxy=self.sig_proxy, detach_keys=self.detach_keys
-            ),
-        )
-        held, self._held, self._held_bytes = self._held, [], 0
-        for kind, data in held:
-            self.channel.send(kind, data)
-        if self._code is not None:
-            self.end(self._code)
-
-    @property
-    def behind(self) -> int:
-        """Bytes of output that the client has not taken yet."""
-        return self.channel.queued + self._held_bytes
-
-    def output(self, kind: int, data: bytes) -> None:
-        """What the process wrote: a STDOUT or STDERR frame."""
-        if self.is_ready:
-            self.channel.send(kind, data)
-        else:
-            self._held.append((kind, data))
-            self._held_bytes += len(data)
-
-    def end(self, code: int) -> None:
-        """The session is over; the client hears it when it has been told that it is attached."""
-        self._code = code
-        if self.is_ready:
-            self.channel.send(EXIT, struct.pack("<i", code))
-            self.channel.finish()
 
 
 class Session:
@@ -163,8 +109,6 @@ class Session:
 
     def keep(self) -> None:
         """Gives the keeper a copy of everything that a later monitor needs to go on."""
-        import json
-
         data = {"session": self.spec, "names": list(self._fds), "slots": self.slots}
         self.host.keeper.put(self.id, json.dumps(data).encode(), list(self._fds.values()))
 
@@ -241,8 +185,9 @@ class Session:
     def record(self, output: Output, data: bytes) -> None:
         """Logs what is in the ledger's inbox and ends the transfer."""
         ledger = self.host.ledger
-        lines, tail = render(ledger.tail(output.slot) + data, output.name, time.time_ns())
-        self._append(lines, len(data))
+        former = ledger.tail(output.slot)
+        lines, tail = render(former + data, output.name, time.time_ns())
+        self._append(lines, len(former) + len(data) - len(tail))
         ledger.commit(output.slot, tail)
 
     def _append(self, lines: bytes, count: int) -> None:
@@ -433,45 +378,6 @@ class Session:
         self.attached.clear()
         for callback in self.on_over:
             callback(code)
-
-
-def pid_of(pidfd: int) -> int:
-    """The process id behind a pidfd in our pid namespace; -1 once it is reaped. proc_pid_fdinfo(5)."""
-    with open(f"/proc/self/fdinfo/{pidfd}") as file:
-        for line in file:
-            if line.startswith("Pid:"):
-                return int(line[4:])
-    return -1
-
-
-def returncode_of(pidfd: int) -> int | None:
-    """The exit code of an ended process, or -N for death by signal N; None when nobody can know.
-
-    Our own child is reaped. What an earlier monitor started is init's child: while it is a zombie, /proc has its wait
-    status; once init has reaped it, PIDFD_GET_INFO has (kernel 6.15), because the pidfd was opened before.
-    """
-    try:
-        status = wait_pidfd(pidfd, block=False)
-    except ChildProcessError:
-        status = _zombie_status(pidfd)
-        if status is None:
-            try:
-                status = pidfd_exit_status(pidfd)
-            except OSError:
-                return None
-    return None if status is None else os.waitstatus_to_exitcode(status)
-
-
-def _zombie_status(pidfd: int) -> int | None:
-    """The wait status of a zombie that is not our child; None when it is reaped. proc_pid_stat(5), exit_code."""
-    pid = pid_of(pidfd)
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-    except OSError:
-        return None
-    # As long as the pidfd knows its pid, nobody else has it: what was read is the process's own.
-    return int(fields[-1]) if fields[0] == b"Z" and pid_of(pidfd) == pid else None
 
 
 assert TAIL >= 16 * 1024 - 1  # render() never leaves more

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from monitor_stage import Stage, gone, until
+from pyrun.runtime import __version__
 from pyrun.runtime.errors import NotFound, PyrunError
 from pyrun.runtime.monitor import client, protocol, sockets
 
@@ -268,6 +269,49 @@ def test_a_timer_runs_a_call_later_unless_it_is_cancelled(stage: Stage) -> None:
     assert [one["args"] for one in stage.asked("call")] == [{"n": 2}]
 
 
+def request(kind: bytes, body: bytes, data_root: str = "/nowhere", version: str = __version__) -> bytes:
+    return protocol.frame(protocol.REQUEST, protocol.pack_request(kind, version, data_root, body))
+
+
+def test_another_data_root_is_refused(stage: Stage) -> None:
+    """A monitor serves one pair of roots; what was meant for another store must not happen to this one."""
+    stage.start_monitor()
+    stage.paths = stage.paths.replace(data=f"{stage.base}/other")
+    done = stage.client("say", "a", "b")
+    assert done.returncode == 125
+    assert f"use data root {stage.base}/other" in done.stderr
+    stage.paths = stage.paths.replace(data=f"{stage.base}/data")
+
+
+def test_another_version_takes_over_when_nothing_is_under_way(stage: Stage) -> None:
+    """After an upgrade: the old monitor ends without an answer, the next one has the containers."""
+    pid = stage.start_monitor()
+    stage.client("run", "-d", "c", "while [ ! -e go ]; do sleep 0.05; done; exit 5", cwd=stage.base)
+    waiting = stage.popen("wait", "c")
+    until(lambda: len(stage.sessions()) == 1)
+    time.sleep(0.2)
+    ping = request(b"J", b'{"call":"ping"}', stage.paths.data, "99.0")
+    assert ask(stage, ping).endswith(b'{"value":{"pid":%d}}' % pid), "somebody waits: served by the old one"
+    waiting.kill()
+    waiting.communicate()
+    until(lambda: ask(stage, ping) == b"")
+    until(lambda: gone(pid))
+    assert stage.start_monitor() != pid
+    assert set(stage.sessions()) == {"c"}
+
+
+def ask(stage: Stage, sent: bytes) -> bytes:
+    """What the monitor answers to some bytes, until it closes the connection."""
+    sock = sockets.connect(stage.paths.monitor_socket)
+    sock.settimeout(10)
+    sock.sendall(sent)
+    received = b""
+    while data := sock.recv(65536):
+        received += data
+    sock.close()
+    return received
+
+
 # ---- what must not harm it
 
 
@@ -280,27 +324,21 @@ def test_a_timer_runs_a_call_later_unless_it_is_cancelled(stage: Stage) -> None:
         protocol.frame(protocol.SIGNAL, b""),
         protocol.frame(99, b"x"),
         protocol.frame(protocol.REQUEST, b""),
-        protocol.frame(protocol.REQUEST, b"Jnot json"),
-        protocol.frame(protocol.REQUEST, b"J[1]"),
-        protocol.frame(protocol.REQUEST, b"J" + b"[" * 100_000),
-        protocol.frame(protocol.REQUEST, b'J{"call":"wait","id":["x"]}'),
-        protocol.frame(protocol.REQUEST, b'J{"call":"adopt"}'),
-        protocol.frame(protocol.REQUEST, b"C\0\0\0\0\xff\0\0\0a"),
-        protocol.frame(protocol.REQUEST, protocol.pack_command([b"say"], [], 0o22)),  # and no descriptors
-        protocol.frame(protocol.REQUEST, b'J{"call":"ping"}') * 2,
+        request(b"J", b"not json"),
+        request(b"J", b"[1]"),
+        request(b"J", b"[" * 100_000),
+        request(b"J", b'{"call":"wait","id":["x"]}'),
+        request(b"J", b'{"call":"adopt"}'),
+        request(b"C", b"\0\0\0\0\xff\0\0\0a"),
+        request(b"C", protocol.pack_command([b"say"], [], 0o22)),  # and no descriptors
+        request(b"J", b'{"call":"ping"}') * 2,
         protocol.frame(protocol.LINK, b'{"call":"result"}'),
     ],
 )
 def test_nonsense_ends_the_connection_and_nothing_else(stage: Stage, sent: bytes) -> None:
     """Malformed, oversized, unexpected frames: that connection is closed, the monitor serves the next."""
     pid = stage.start_monitor()
-    sock = sockets.connect(stage.paths.monitor_socket)
-    sock.settimeout(10)
-    sock.sendall(sent)
-    received = b""
-    while data := sock.recv(65536):
-        received += data
-    sock.close()
+    ask(stage, sent)
     assert stage.call("ping") == {"pid": pid}
 
 
@@ -309,7 +347,7 @@ def test_unwanted_descriptors_are_closed(stage: Stage) -> None:
     pid = stage.start_monitor()
     before = len(os.listdir(f"/proc/{pid}/fd"))
     reader, writer = os.pipe()
-    for frame in (protocol.frame(protocol.REQUEST, b'J{"call":"ping"}'), protocol.frame(protocol.STDIN, b"x"), b"\1"):
+    for frame in (request(b"J", b'{"call":"ping"}'), protocol.frame(protocol.STDIN, b"x"), b"\1"):
         for count in (3, 250):
             sock = sockets.connect(stage.paths.monitor_socket)
             sockets.send(sock, frame, [reader] * count)
@@ -332,7 +370,7 @@ def test_another_user_is_not_served(stage: Stage) -> None:
             os.setuid(65534)
             sock = socket.socket(socket.AF_UNIX)
             sock.connect(stage.paths.monitor_socket)
-            sock.sendall(protocol.frame(protocol.REQUEST, b'J{"call":"ping"}'))
+            sock.sendall(request(b"J", b'{"call":"ping"}', stage.paths.data))
             code = 0 if sock.recv(100) == b"" else 2
         except ConnectionError:
             code = 0

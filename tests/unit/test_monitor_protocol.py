@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,10 +45,19 @@ def test_a_command_survives(argv: list[bytes], environ: list[bytes], umask: int)
     assert protocol.unpack_command(protocol.pack_command(argv, environ, umask)) == (argv, environ, umask)
 
 
+@given(version=st.text().filter(lambda text: "\0" not in text), body=st.binary())
+def test_a_request_survives(version: str, body: bytes) -> None:
+    """Kind, version, data root (any path), body."""
+    root = os.fsdecode(b"/caf\xe9")
+    version = version.encode("utf-8", "replace").decode()
+    packed = protocol.pack_request(protocol.CALL, version, root, body)
+    assert protocol.unpack_request(packed) == (protocol.CALL, version, root, body)
+
+
 @given(payload=st.binary(max_size=60))
 def test_unpacking_nonsense_is_a_protocol_error(payload: bytes) -> None:
     """Never another exception."""
-    for unpack in (protocol.unpack_command, protocol.unpack_json, protocol.unpack_attached):
+    for unpack in (protocol.unpack_request, protocol.unpack_command, protocol.unpack_json, protocol.unpack_attached):
         try:
             unpack(payload)
         except protocol.ProtocolError:
