@@ -173,7 +173,7 @@ def _lines(path: str) -> list[tuple[int, str]]:
         with open(path, "rb") as file:
             data = file.read(1 << 20).removeprefix(b"\xef\xbb\xbf")
     except OSError as error:
-        raise ValueError(f"cannot read it: {error.strerror}") from None
+        raise ValueError(f"cannot read it: {(error.strerror or '').lower()}") from None
     lines = enumerate(data.decode("utf-8", "surrogateescape").split("\n"), 1)
     stripped = [(number, line.removesuffix("\r")) for number, line in lines]
     return [(number, line) for number, line in stripped if line.strip() and not line.lstrip().startswith("#")]
@@ -387,7 +387,7 @@ def seccomp(text: str) -> str:
         with open(text, encoding="utf-8") as file:
             profile = file.read(1 << 20)
     except OSError as error:
-        raise PyrunError(f"seccomp profile {text}", f"cannot read it: {error.strerror}") from None
+        raise PyrunError(f"seccomp profile {text}", f"cannot read it: {(error.strerror or '').lower()}") from None
     except UnicodeDecodeError:
         raise PyrunError(f"seccomp profile {text}", "it is not JSON text") from None
     import json

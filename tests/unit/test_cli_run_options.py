@@ -154,7 +154,7 @@ def test_seccomp_profile_is_read(tmp_path: Path) -> None:
     file.write_text("{")
     with pytest.raises(PyrunError, match="it is not JSON"):
         options("--security-opt", f"seccomp={file}", "image")
-    with pytest.raises(PyrunError, match="cannot read it: No such file or directory"):
+    with pytest.raises(PyrunError, match="cannot read it: no such file or directory"):
         options("--security-opt", f"seccomp={tmp_path}/missing", "image")
 
 
@@ -189,7 +189,7 @@ def test_seccomp_profile_is_read(tmp_path: Path) -> None:
         ("--device-cgroup-rule x", "not a rule"),
         ("--sysctl net.core.somaxconn", "expected NAME=VALUE"),
         ("-e =x", "it needs a name before '='"),
-        ("--env-file /nonexistent", "flag --env-file '/nonexistent': cannot read it: No such file or directory"),
+        ("--env-file /nonexistent", "flag --env-file '/nonexistent': cannot read it: no such file or directory"),
         ("-h a_b/c", "host names are made of letters, digits, '.', '_' and '-'"),
         ("-h " + "a" * 65, "host names have 1 to 64 bytes"),
         ("-u 4294967295", "ids end at 4294967294"),
