@@ -40,27 +40,6 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 # --- skips -----------------------------------------------------------------------------------------------------
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--need",
-        action="append",
-        default=[],
-        choices=list(requires.CHECKS),
-        help="run only the tests that need this of the machine (@requires); may be repeated",
-    )
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    wanted = config.getoption("--need")
-    if not wanted:
-        return
-    chosen = [
-        item for item in items if any(mark.kwargs[need] for mark in item.iter_markers("requires") for need in wanted)
-    ]
-    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
-    items[:] = chosen
-
-
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "requires(...): what the test needs of the machine; see tests/requires.py")
 
