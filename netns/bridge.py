@@ -49,7 +49,18 @@ def sysctls(bridge: str) -> tuple[tuple[str, str], ...]:
         ("/proc/sys/net/ipv4/ip_forward", "1"),
         # a packet from 127.0.0.1 may leave by the bridge: published ports on localhost (the firewall masquerades it)
         (f"/proc/sys/net/ipv4/conf/{bridge}/route_localnet", "1"),
+        *(pair for pair in deaf_to_routers(bridge) if os.path.exists(pair[0])),
     )
+
+
+def deaf_to_routers(bridge: str) -> tuple[tuple[str, str], ...]:
+    """(path, value) of what keeps containers from acting as the host's router: by a router advertisement, which any of
+    them can send, the host would get an address and a default route through it (CVE-2020-13401, CVE-2020-10749).
+
+    Not there before the bridge is, nor on a kernel without IPv6.
+    """
+    ipv6, ipv4 = f"/proc/sys/net/ipv6/conf/{bridge}", f"/proc/sys/net/ipv4/conf/{bridge}"
+    return ((f"{ipv6}/accept_ra", "0"), (f"{ipv6}/accept_redirects", "0"), (f"{ipv4}/accept_redirects", "0"))
 
 
 def ensure(paths: Paths, host: Rtnl, network: Network) -> Network:

@@ -91,6 +91,7 @@ def remove_tree(parent_fd: int, name: bytes) -> None:
         if error.errno not in (errno.EISDIR, errno.EPERM):
             raise
     top = os.open(name, flags, dir_fd=parent_fd)
+    prefix = b".pyrun-deep-" + os.urandom(8).hex().encode()  # else the container has something of that name there
     moved = 0
 
     def empty(fd: int, depth: int) -> None:
@@ -102,7 +103,7 @@ def remove_tree(parent_fd: int, name: bytes) -> None:
                 os.unlink(child, dir_fd=fd)
             elif depth == _FLATTEN_AT:
                 moved += 1
-                os.rename(child, b".pyrun-deep-%d" % moved, src_dir_fd=fd, dst_dir_fd=top)
+                os.rename(child, b"%s-%d" % (prefix, moved), src_dir_fd=fd, dst_dir_fd=top)
             else:
                 child_fd = os.open(child, flags, dir_fd=fd)
                 try:

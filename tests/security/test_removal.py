@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a container leaves in its file system must not keep it from being removed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from requires import requires
+
+if TYPE_CHECKING:
+    from cli import Pyrun
+
+pytestmark = requires(root=True)
+
+DEEP = "i=0; while [ $i -lt 300 ]; do mkdir d && cd d; i=$((i+1)); done"
+
+
+def test_names_that_are_in_the_way_of_removing_deep_directories(pyrun: Pyrun, base_image: str) -> None:
+    """Deep directories are moved up before they are removed; a container that knows how can take the places."""
+    script = (
+        "for top in a b c z; do mkdir /$top; "
+        "for i in 1 2 3 4 5 6 7 8; do mkdir -p /.pyrun-deep-$i/x; done; "
+        f"(cd /$top; {DEEP}); done"
+    )
+    pyrun.ok("run", "--name", "deep", base_image, "sh", "-c", script)
+    container = pyrun.ok("inspect", "--format", "{{.Id}}", "deep")
+    pyrun.ok("rm", "deep")
+    assert not Path(pyrun.paths.container(container)).exists()
