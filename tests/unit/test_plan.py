@@ -84,7 +84,7 @@ def test_load_bearing_order() -> None:
 
 def test_seccomp_comes_last_with_no_new_privs_and_before_capabilities_without() -> None:
     """Without no_new_privs a filter needs CAP_SYS_ADMIN, which the Capabilities step takes away."""
-    caps = {"bounding": [], "effective": [], "permitted": []}
+    caps: dict[str, list[str]] = {"bounding": [], "effective": [], "permitted": []}
     with_nnp = operations(
         config(process=process(capabilities=caps, noNewPrivileges=True)), seccomp=(0, b"12345678"), wait_for_start=True
     )
