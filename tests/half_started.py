@@ -74,7 +74,9 @@ def kill(pid: int) -> None:
 
 
 def monitor_pid(pyrun: Pyrun) -> int:
-    """The pid of the instance's monitor."""
+    """The pid of the instance's monitor; 0 when none has been started."""
+    if not os.path.exists(f"{pyrun.paths.run}/monitor.pid"):
+        return 0
     with open(f"{pyrun.paths.run}/monitor.pid", encoding="ascii") as file:
         return int(file.read())
 
@@ -156,7 +158,7 @@ def everything_left(pyrun: Pyrun) -> list[str]:
     """leftovers.found(), names, volumes, and the processes that only a start has."""
     names = [name for name in leftovers.entries(f"{pyrun.paths.data}/names") if name != ".lock"]
     volumes = [name for name in leftovers.entries(f"{pyrun.paths.data}/volumes") if name != "lock"]
-    workers = [pid for pid in children(monitor_pid(pyrun)) if comm(pid) in ("pyrun-init", "pyrun-worker")]
+    workers = [pid for pid in children(monitor_pid(pyrun) or -1) if comm(pid) in ("pyrun-init", "pyrun-worker")]
     return [
         *(f"name {name}" for name in names),
         *(f"volume {name}" for name in volumes),
