@@ -171,13 +171,17 @@ class VolumeStore:
         """Complete under a temporary name, then renamed: a volume is there with its data directory or not at all."""
         temporary = f"{self.path}/{name}.new:"
         os.mkdir(temporary, 0o700)
-        os.mkdir(f"{temporary}/_data", 0o755)
-        os.chmod(f"{temporary}/_data", 0o755)  # whatever the umask is: any user of the container may look in
-        created = rfc3339(time.time())
-        files.write_json(
-            f"{temporary}/volume.json", {"name": name, "created": created, "labels": labels, "anonymous": anonymous}
-        )
-        os.rename(temporary, f"{self.path}/{name}")
+        try:
+            os.mkdir(f"{temporary}/_data", 0o755)
+            os.chmod(f"{temporary}/_data", 0o755)  # whatever the umask is: any user of the container may look in
+            created = rfc3339(time.time())
+            files.write_json(
+                f"{temporary}/volume.json", {"name": name, "created": created, "labels": labels, "anonymous": anonymous}
+            )
+            os.rename(temporary, f"{self.path}/{name}")
+        except BaseException:
+            remove_path(temporary)
+            raise
 
     def _recover(self) -> None:
         """Removes what dead processes left; the lock is held. No volume's name has a colon."""
