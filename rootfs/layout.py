@@ -231,10 +231,17 @@ class Ingest:
             file.writelines(f"{chain_id}\n" for chain_id in chain)
 
     def publish(self, digests: Iterable[str]) -> None:
-        """Moves blobs into the store. The caller holds the lock, has synced them, and writes the index next."""
-        for digest in digests:
-            if not os.path.exists(self.layout.blob(digest)):
-                os.rename(self.blob(digest), self.layout.blob(digest))
+        """Puts blobs into the store, over ones of that name: those may be damaged, while these were just verified.
+
+        They stay here too, for the archive's next image. The caller holds the lock, has synced them, and writes the
+        index next.
+        """
+        for number, digest in enumerate(digests):
+            second = f"{self.path}/.outgoing-{number}"
+            os.link(self.blob(digest), second)
+            os.rename(second, self.layout.blob(digest))
+            if os.path.exists(second):  # rename(2) does nothing when both are the same file already
+                os.unlink(second)
 
 
 def ingests(layout: Layout) -> Iterator[tuple[str, bool]]:

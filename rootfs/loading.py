@@ -87,7 +87,8 @@ def _read_path(members: Members, path: str, limits: Limits) -> None:
 
 def _read_stream(members: Members, source: stream.Readable, limits: Limits) -> None:
     kind, chunks = stream.sniffed(stream.chunks_of(source))
-    ahead = stream.read_ahead(stream.inflate(chunks, kind, limits))
+    plain = stream.inflate(chunks, kind, limits)
+    ahead = stream.read_ahead(plain) if kind else plain
     try:
         archive = stream.ByteStream(ahead, limits)
         for entry in tarread.entries(archive, limits.replace(max_entries=MAX_FILES), require_end=True):

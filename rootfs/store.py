@@ -176,9 +176,10 @@ class ImageStore:
                     "mediaType": image.raw_manifest.get("mediaType") or media.OCI_MANIFEST,
                     "digest": manifest_digest,
                     "size": ingest.sizes[manifest_digest],
+                    "annotations": {media.CONFIG_DIGEST: image.id},
                 }
                 if repo_digests:
-                    descriptor["annotations"] = {media.REPO_DIGESTS: " ".join(repo_digests)}
+                    descriptor["annotations"][media.REPO_DIGESTS] = " ".join(repo_digests)
             if not names and not any(item["digest"] == descriptor["digest"] for item in descriptors):
                 descriptors.append(descriptor)
             for name in names:
@@ -241,6 +242,9 @@ class ImageStore:
         return groups
 
     def _config_digest(self, descriptor: Descriptor) -> str:
+        known = _annotation(descriptor, media.CONFIG_DIGEST)
+        if known:
+            return known
         return images.manifest_blobs(self.layout.read_json(descriptor["digest"], self.limits))[0][0]
 
     def _image(self, group: Descriptors) -> Image:
@@ -281,11 +285,14 @@ class ImageStore:
         return [named] if named is not None else group
 
     def _existing(self, descriptors: Descriptors, image_id: str) -> Descriptor | None:
+        """The descriptor of an image that is here already, if it is whole: loading a damaged one again repairs it."""
         group = self._groups(descriptors).get(image_id)
-        if not group:
+        try:
+            layers = self._image(group).layers if group else ()
+            sizes = [os.stat(self.layout.blob(layer.digest)).st_size for layer in layers]
+        except (PyrunError, FileNotFoundError):
             return None
-        _, layers = images.manifest_blobs(self.layout.read_json(group[0]["digest"]))
-        return group[0] if all(os.path.exists(self.layout.blob(layer[0])) for layer in layers) else None
+        return group[0] if group and sizes == [layer.size for layer in layers] else None
 
     def _documents(self, ingest: Ingest, manifest_digest: str) -> tuple[Any, Any]:
         manifest = load_json(ingest.read(manifest_digest, self.limits), manifest_digest, self.limits)
@@ -338,7 +345,7 @@ def renamed(descriptors: Descriptors, name: str, target: Descriptor) -> Descript
     alive = {item["digest"] for item in kept}
     kept += [_nameless(item) for item in descriptors if _name(item) == name and item["digest"] not in alive]
     kept = [item for item in kept if item["digest"] != target["digest"] or _name(item)]
-    notes = {key: value for key, value in (target.get("annotations") or {}).items() if key == media.REPO_DIGESTS}
+    notes = {key: value for key, value in (target.get("annotations") or {}).items() if key in media.OURS}
     notes |= {media.REF_NAME: name, media.CONTAINERD_NAME: name}
     return [*kept, {**target, "annotations": notes}]
 

@@ -62,7 +62,7 @@ def unpack(
         chunks = stream.hashed(stream.inflate(stream.hashed(raw, packed), kind, limits), plain)
     else:
         chunks, packed = stream.hashed(raw, plain), plain
-    ahead = stream.read_ahead(chunks)
+    ahead = stream.read_ahead(chunks) if kind else chunks
     try:
         source = stream.ByteStream(ahead, limits)
         count = size = 0

@@ -104,6 +104,19 @@ def test_several_images_share_their_layers(store: ImageStore) -> None:
     assert len(set(paths)) == 1
 
 
+def test_one_archive_of_several_images(store: ImageStore) -> None:
+    """Images that share blobs, in one file: each is added, the shared ones once."""
+    oci = tars.Oci()
+    for name, content in (("one", [BASE]), ("two", [BASE, APP]), ("three", [BASE, CLEAN, APP])):
+        oci.name(oci.manifest(content), name)
+    assert sorted(load(store, oci.archive())) == ["one:latest", "three:latest", "two:latest"]
+    assert [len(store.unpacked(store.resolve(name))) for name in ("one", "two", "three")] == [1, 2, 3]
+    assert len(blobs(store)) == 3 + 3 + 3
+    for name in ("one", "two", "three"):
+        store.remove(name)
+    assert (layers(store), blobs(store)) == (set(), set())
+
+
 def test_loading_twice_changes_nothing(store: ImageStore) -> None:
     """The same image, also with its layers packed differently, is the same image."""
     load(store, tars.docker_archive([BASE], ["base"]))
@@ -363,6 +376,18 @@ def test_one_damaged_image_does_not_hide_the_others(store: ImageStore) -> None:
         store.resolve("bad")
     store.tag("good", "good:2")
     assert store.remove("good:2") == ["Untagged: good:2"]
+    assert load(store, tars.docker_archive([APP], ["bad"])) == ["bad:latest"], "loading it again repairs it"
+    assert store.resolve("bad") == bad
+
+
+def test_a_damaged_image_can_be_removed(store: ImageStore) -> None:
+    """By its name, though nothing else can be done with it."""
+    load(store, tars.docker_archive([APP], ["bad"]))
+    bad = store.resolve("bad")
+    for digest in (bad.digest, bad.id):
+        os.truncate(store.layout.blob(digest), 3)
+    assert store.remove("bad")[:2] == ["Untagged: bad:latest", f"Deleted: {bad.id}"]
+    assert (layers(store), blobs(store)) == (set(), set())
 
 
 def test_a_layer_that_was_lost_is_unpacked_again(store: ImageStore, tmp_path: Path) -> None:
