@@ -7,6 +7,7 @@ PyrunError                 anything that ends a command with one line (exit code
 ├── NotFound               no such container, image, network, volume, process (125)
 ├── Conflict               a name, port or state is taken or in the way (125)
 ├── Unsupported            this kernel or machine lacks what was asked for; says which and how to get it (125)
+├── MonitorEnded           the monitor was killed while it worked for this command; containers go on (125)
 └── StartError             a step of the plan failed; carries step, errno and path (125, 126 or 127)
 
 Grammar (docs/STYLE in CONTRIBUTING.md): lower case, no final period, `what: why`; an outer layer adds a phrase
@@ -56,6 +57,10 @@ class Conflict(PyrunError):
 
 class Unsupported(PyrunError):
     """This kernel or machine lacks something; `hint` says how to get it."""
+
+
+class MonitorEnded(PyrunError):
+    """The connection to the monitor was lost: it was killed. The next command starts another one."""
 
 
 class StartError(PyrunError):

@@ -309,22 +309,22 @@ class ContainerStore:
     def settle(self, container_id: str, state: State) -> State:
         """The state for showing: a running container that has no process after a reboot, or without a monitor, exited.
 
-        Its exit code is unknown then. With a monitor, the container is just being cleaned up: its word is awaited.
+        Its exit code is unknown then. With a monitor, the container is just being cleaned up, and its word counts. If
+        the monitor was killed, the next one is started here: it can tell how the container ended.
         """
         if state.status not in (RUNNING, PAUSED) or process_exists(state):
             return state
-        if state.boot_id == boot_id() and self._monitor_answers():
+        if state.boot_id == boot_id():
+            from pyrun.runtime.engine import monitoring
+
             try:
-                return self.load_state(container_id)
-            except PyrunError:
-                return state
-        return state.replace(status=EXITED, pid=0, exit_code=None)
-
-    def _monitor_answers(self) -> bool:
-        import socket  # 7 ms, for the rare case that a process is gone and nobody has said so
-
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            return connection.connect_ex(self.paths.monitor_socket) == 0
+                if monitoring.answers(self.paths):
+                    return self.load_state(container_id)
+                monitoring.wait_for_end(self.paths, None, container_id, start=True)
+                state = self.load_state(container_id)
+            except (PyrunError, OSError):
+                pass  # it cannot be started (by whom may only look), or the container is gone
+        return state.replace(status=EXITED, pid=0, exit_code=None) if state.running else state
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -7,6 +7,7 @@ import os
 import time
 
 from pyrun.runtime.engine.containers import ContainerStore
+from pyrun.runtime.engine.monitoring import ensure
 from pyrun.runtime.errors import PyrunError, UsageError
 
 TYPE_CHECKING = False
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
     from pyrun.runtime.monitor.logread import Entry
     from pyrun.runtime.paths import Paths
+
+
+LOOK_S = 0.5  # how often --follow makes sure that there is a monitor
 
 
 def entries(
@@ -47,9 +51,10 @@ def _still_runs(store: ContainerStore, container_id: str) -> Callable[[float], b
     path = f"{store.paths.container(container_id)}/state.json"
     seen = (0, 0)
     running = True
+    next_look = 0.0
 
     def wait(seconds: float) -> bool:
-        nonlocal seen, running
+        nonlocal seen, running, next_look
         try:
             found = os.stat(path)
             if (found.st_mtime_ns, found.st_ino) != seen:
@@ -58,7 +63,18 @@ def _still_runs(store: ContainerStore, container_id: str) -> Callable[[float], b
         except (OSError, PyrunError):
             running = False  # removed
         if running:
+            if time.monotonic() >= next_look:
+                _ensure_monitor(store.paths)
+                next_look = time.monotonic() + LOOK_S
             time.sleep(seconds)
         return running
 
     return wait
+
+
+def _ensure_monitor(paths: Paths) -> None:
+    """Somebody may have killed the monitor: then nothing would be logged any more."""
+    try:
+        ensure(paths)
+    except (PyrunError, OSError):
+        pass  # not ours to start: we only look

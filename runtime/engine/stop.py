@@ -138,13 +138,21 @@ def cancel_restart(paths: Paths, store: c.ContainerStore, container_id: str, lin
 
 
 def wait(paths: Paths, container_id: str, link: WorkerLink | None = None) -> int | None:
-    """The exit code, when the container has ended; at once if it has already. None: nobody could see it end."""
+    """The exit code, when the container has ended; at once if it has already. None: nobody could see it end.
+
+    If no monitor runs, or it is killed meanwhile, another one is started: without it nobody would see the end.
+    """
+    from time import sleep
+
     store = c.ContainerStore(paths)
-    if store.load_state(container_id).running:
-        code = wait_for_end(paths, link, container_id)
+    while (state := store.load_state(container_id)).running:
+        code = wait_for_end(paths, link, container_id, start=True)
         if code is not None:
             return code
-    return store.load_state(container_id).exit_code
+        if not c.process_exists(state):
+            return store.settle(container_id, state).exit_code  # it is between two starts, or ended long ago
+        sleep(0.05)  # just starting, or just being cleaned up
+    return state.exit_code
 
 
 # ---- pause -----------------------------------------------------------------------------------------------------------

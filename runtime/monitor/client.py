@@ -430,9 +430,9 @@ def _error(payload: bytes) -> Exception:
 
 
 def _monitor_ended() -> PyrunError:
-    from pyrun.runtime.errors import PyrunError
+    from pyrun.runtime.errors import MonitorEnded
 
-    return PyrunError(
+    return MonitorEnded(
         "the monitor ended",
         "a container that was started goes on",
         hint="`pyrun ps` shows it, `pyrun attach` connects to it again",
