@@ -159,6 +159,10 @@ class Double:
         print(json.dumps({"cwd": os.getcwd(), "umask": mask, "env": dict(os.environ), "fds": fds}))
         return 0
 
+    def do_path(self, _link: WorkerLink) -> int:
+        print(json.dumps(sys.path))
+        return 0
+
     def do_cat(self, _link: WorkerLink) -> int:
         while data := os.read(0, 65536):
             os.write(1, data)

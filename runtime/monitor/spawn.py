@@ -97,11 +97,14 @@ def _check_run_root(run_root: str) -> None:
 
 
 def _command(paths: Paths) -> list[str]:
-    """The interpreter and its arguments. -I ignores PYTHON* and the current directory; since this process may have been
-    started with -S or found pyrun by other means, its own sys.path goes along."""
+    """The interpreter and its arguments: the same modules from the same places as here, whatever made our sys.path, and
+    nothing from the current directory or PYTHON*."""
     interpreter = sys.executable or os.readlink("/proc/self/exe")  # '' when argv[0] could not be looked up in PATH
-    code = f"import sys; sys.path += [p for p in {sys.path!r} if p not in sys.path]; import {ENTRY} as m; m.main()"
-    return [interpreter, "-I", "-c", code, paths.data, paths.run, str(READY_FD)]
+    flags = "-IS" if sys.flags.no_site else "-I"
+    # Not '' and other relative ones; but the finder of an editable install marks its place with what is no path.
+    path = [entry for entry in sys.path if os.path.isabs(entry) or entry.startswith("__editable__")]
+    code = f"import sys; sys.path[:] = {path!r}; import {ENTRY} as entry; entry.main()"
+    return [interpreter, flags, "-c", code, paths.data, paths.run, str(READY_FD)]
 
 
 def _environment() -> dict[bytes, bytes]:

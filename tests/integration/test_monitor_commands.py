@@ -8,13 +8,16 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import prctl
 import pytest
 
+import monitor_double
 from monitor_stage import Stage, gone, until
 from pyrun.runtime import __version__
 from pyrun.runtime.errors import NotFound, PyrunError
@@ -116,6 +119,24 @@ def test_the_monitor_keeps_nothing_of_who_started_it(stage: Stage) -> None:
     status = dict(line.split(":\t") for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line)
     assert not int(status["SigIgn"], 16) & 1 << signal.SIGTERM - 1
     assert int(status["SigBlk"], 16) == 0
+
+
+def test_a_monitor_imports_from_where_its_client_does(stage: Stage) -> None:
+    """A client started with -S, with a path of its own: no site-packages get in front of that."""
+    checkout = Path(monitor_double.__file__).resolve().parent.parent
+    os.mkdir(f"{stage.base}/pyrun")
+    for folder in ("runtime", "cgroups", "netns", "rootfs"):
+        os.symlink(checkout / folder, f"{stage.base}/pyrun/{folder}")
+    libraries = str(Path(prctl.__file__).parent)
+    code = (
+        f"import sys; sys.path += [{stage.base!r}, {str(checkout / 'tests')!r}, {libraries!r}, 'relative', '']; "
+        "import monitor_double; sys.exit(monitor_double.client_main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-IS", "-c", code, stage.paths.data, stage.paths.run, "path"]
+    done = subprocess.run(command, env=stage.environ, capture_output=True, text=True)
+    seen = json.loads(done.stdout)
+    assert seen[-3:] == [stage.base, str(checkout / "tests"), libraries]
+    assert not [entry for entry in seen[:-1] if entry.endswith("-packages")]
 
 
 def _ignore_term() -> None:
