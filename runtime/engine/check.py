@@ -94,7 +94,13 @@ CONTROLLERS = {
 
 def limit_controllers(paths: Paths, options: RunOptions) -> None:
     """A limit that was asked for and cannot be kept is refused, by the name it was asked by (invariant 7)."""
-    from pyrun.cgroups import controllers, mount
+    from pyrun.cgroups import controllers, mount, resources
+    from pyrun.runtime.engine import config
+    from pyrun.runtime.engine.resolve import block_devices
+
+    # a value that makes no sense anywhere is said before what this machine lacks
+    nobody = config.Resolved(0, 0, (), "", (), None, {}, block_devices=block_devices(options))
+    resources.parse(config.resources(options, nobody), "config.json: linux.resources")
 
     asked: dict[str, str] = {}
     for option, controller in CONTROLLERS.items():
