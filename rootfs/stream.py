@@ -308,4 +308,5 @@ class ByteStream:
             self._view = memoryview(b"")
 
     def _cut(self) -> ArchiveError:
-        return ArchiveError("archive", f"truncated after {self._read} bytes")
+        none = ", or no archive at all" if self._read < 512 else ""  # less than one tar header
+        return ArchiveError("archive", f"truncated after {self._read} bytes{none}")
