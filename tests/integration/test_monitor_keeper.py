@@ -27,6 +27,11 @@ def failing(error: BaseException) -> None:
 def root() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="pyrun-keeper-") as directory:
         yield directory
+        last = connect(directory)  # a test that failed may have left names, and with them the keeper
+        for kept in last.everything():
+            sockets.close_all(kept.fds)
+            last.drop(kept.name)
+        last.close()
 
 
 def connect(root: str) -> keeper.Keeper:
