@@ -133,10 +133,10 @@ def version() -> int:
 def create(root: StateRoot, arguments: Sequence[str], values: Values) -> int:
     """create --bundle B --pid-file F ID"""
     from pyrun.runtime import paths
-    from pyrun.runtime.oci import lifecycle
+    from pyrun.runtime.oci.create import create
 
     bundle = os.path.abspath(values.get("bundle") or ".")
-    lifecycle.create(
+    create(
         root,
         one_id(arguments),
         bundle,
