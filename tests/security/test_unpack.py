@@ -353,7 +353,13 @@ def test_file_capabilities_and_user_attributes_survive(place: Place) -> None:
     place.unpack_bytes(with_attribute("ping", "security.capability", CAPABILITY))
     assert os.getxattr(place.fs / "ping", "security.capability") == CAPABILITY
     place.unpack_bytes(with_attribute("x", "user.note", b"a\0b\xff"))
-    assert os.getxattr(place.fs / "x", "user.note") == b"a\0b\xff"
+    try:
+        os.setxattr(place.outside, "user.probe", b"")
+    except OSError:  # tmpfs before Linux 6.6 has no user attributes: left out, without an error
+        assert os.listxattr(place.fs / "x") == []
+    else:
+        os.removexattr(place.outside, "user.probe")
+        assert os.getxattr(place.fs / "x", "user.note") == b"a\0b\xff"
 
 
 @pytest.mark.parametrize(
