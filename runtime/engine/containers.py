@@ -32,6 +32,7 @@ NEVER = "0001-01-01T00:00:00Z"  # docker's "has not happened"
 SHORT_ID = 12
 CREATED, RUNNING, PAUSED, RESTARTING = "created", "running", "paused", "restarting"
 REMOVING, EXITED, DEAD = "removing", "exited", "dead"
+BURIED = ".removed"  # the end of a directory's name whose container is gone
 STATUSES = (CREATED, RUNNING, PAUSED, RESTARTING, REMOVING, EXITED, DEAD)
 
 
@@ -216,6 +217,26 @@ class ContainerStore:
                 os.unlink(f"{self._names}/{name}")
             self._unlink_files(container_id)
 
+    def bury(self, container_id: str) -> str:
+        """Forgets the container and frees its name, in one step; gives the path that its files have from then on, for
+        the caller to remove, or "" when there is no such container."""
+        buried = f"{self.paths.container(container_id)}{BURIED}"
+        with files.Lock(f"{self._names}/.lock"):
+            for name in self._links_to(container_id):
+                os.unlink(f"{self._names}/{name}")
+            try:
+                os.rename(self.paths.container(container_id), buried)
+            except FileNotFoundError:
+                return ""
+        return buried
+
+    def buried(self) -> list[str]:
+        """What bury() gave to somebody who has not removed it (yet)."""
+        try:
+            return [f"{self._containers}/{name}" for name in os.listdir(self._containers) if name.endswith(BURIED)]
+        except FileNotFoundError:
+            return []
+
     def rename(self, container_id: str, name: str) -> Container:
         """Gives the container another name. Raises UsageError, NotFound, Conflict."""
         names.check(name)
@@ -269,9 +290,15 @@ class ContainerStore:
             try:
                 found.append((self.load(container_id), self.load_state(container_id)))
             except NotFound:
-                continue  # removed while we were looking, or not yet there
+                continue  # removed while we were looking
             except PyrunError as error:
-                problems.append(error)
+                try:  # once more, when nobody is just making it
+                    with files.Lock(f"{self._names}/.lock", shared=True):
+                        found.append((self.load(container_id), self.load_state(container_id)))
+                except NotFound:
+                    continue
+                except (PyrunError, OSError):  # OSError: not ours to lock, we only look
+                    problems.append(error)
         found.sort(key=lambda pair: pair[0].created, reverse=True)
         return found, problems
 

@@ -158,7 +158,7 @@ def recover(paths: Paths, link: WorkerLink | None = None, known: frozenset[str] 
                 done += recover_one(paths, store, container_id, live, link)
             except (OSError, PyrunError) as error:
                 done.append(f"{container_id[:12]}: {error}")
-        done += remove_stray_run_directories(paths)
+        done += remove_strays(paths, store)
         found = network_recover.recover(paths, live)
         done += [f"network: {name}" for name in (*found.ports, *found.links, *found.leases)]
         prefix = cgroup_mount.container_path("x", instance=paths.instance).rpartition("/")[0]
@@ -174,10 +174,9 @@ def recover_one(
     with files.Lock(f"{paths.data}/names/.lock"):  # held while a container is made
         half_made = not os.path.exists(record)
     if half_made:
-        from pyrun.runtime.engine.remove import remove_files
+        from pyrun.runtime.engine.remove import discard
 
-        remove_files(paths, container_id)
-        store.remove(container_id)
+        discard(paths, container_id, None, volumes=False)
         return [f"removed the half-made container {container_id[:12]}"]
     state = store.load_state(container_id)
     exists = c.process_exists(state)
@@ -194,10 +193,22 @@ def recover_one(
 
         remove(paths, container_id, force=True, volumes=True, link=link)
         return [f"removed container {container_id[:12]}, whose start was killed"]
-    if state.running and container_id not in live and state.status != c.RESTARTING:
+    if state.status == c.RESTARTING:
+        return resume_restart(store.load(container_id), state, link)
+    if state.running and container_id not in live:
         finish(paths, container_id, None, link)
         return [f"container {container_id[:12]} ended unseen"]
     return []
+
+
+def resume_restart(container: c.Container, state: c.State, link: WorkerLink | None) -> list[str]:
+    """A container between two starts of its restart policy, whose monitor was killed: the new one has no timer yet."""
+    if link is None:
+        return []
+    delay = restart_delay(container, state)
+    args = {"id": container.id, "restart": True}
+    link.request("timer", key=f"restart {container.id}", after_s=delay or 0.0, run="start", args=args)
+    return [f"container {container.short_id} will be restarted"]
 
 
 def is_init(pid: int) -> bool:
@@ -209,11 +220,17 @@ def is_init(pid: int) -> bool:
         return False
 
 
-def remove_stray_run_directories(paths: Paths) -> list[str]:
-    """<run>/<id> of containers that are gone."""
+def remove_strays(paths: Paths, store: c.ContainerStore) -> list[str]:
+    """The rest of removed containers, and <run>/<id> of those that are gone."""
+    from pyrun.rootfs.inroot import remove_path
     from pyrun.runtime.engine.names import is_id
     from pyrun.runtime.engine.remove import remove_run_directory
 
+    for path in store.buried():
+        try:
+            remove_path(path)
+        except FileNotFoundError:
+            pass  # whoever removes it is still at it
     stray = [name for name in os.listdir(paths.run) if is_id(name) and not os.path.isdir(paths.container(name))]
     for name in stray:
         remove_run_directory(paths, name)

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from pyrun.runtime.monitor.worker import WorkerLink
     from pyrun.runtime.paths import Paths
 
-PARTS = ("upper", "work", "rootfs", "log", "config.json", "hosts", "hostname", "resolv.conf")
-
 
 def remove(
     paths: Paths, container_id: str, *, force: bool = False, volumes: bool = False, link: WorkerLink | None = None
@@ -58,34 +56,16 @@ def remove(
 def discard(paths: Paths, container_id: str, container: c.Container | None, *, volumes: bool) -> None:
     """Removes the files and the name of a container that holds nothing on the host any more.
 
-    Its record goes first: a container without one is half made, or half removed, and recover() removes the rest.
+    It disappears at once; if this process is killed meanwhile, recover() removes the rest of the files.
     """
+    from pyrun.rootfs.inroot import remove_path
+
     if container is not None and volumes:
         remove_anonymous_volumes(paths, container)
     with step("rootfs", f"rm -r {paths.container(container_id)}"):
-        try:
-            os.unlink(f"{paths.container(container_id)}/container.json")
-        except FileNotFoundError:
-            pass
-        remove_files(paths, container_id)
-    c.ContainerStore(paths).remove(container_id)
+        if buried := c.ContainerStore(paths).bury(container_id):
+            remove_path(buried)
     remove_run_directory(paths, container_id)
-
-
-def remove_files(paths: Paths, container_id: str) -> None:
-    """Everything in the container's directory but its records, which go last. Missing parts are fine."""
-    from pyrun.rootfs.inroot import remove_path
-
-    directory = paths.container(container_id)
-    for name in PARTS:
-        path = f"{directory}/{name}"
-        try:
-            if os.path.isdir(path) and not os.path.islink(path):
-                remove_path(path)
-            else:
-                os.unlink(path)
-        except FileNotFoundError:
-            pass
 
 
 def remove_run_directory(paths: Paths, container_id: str) -> None:
