@@ -24,6 +24,8 @@ from pyrun.runtime.monitor import client, server, spawn
 from pyrun.runtime.paths import Paths
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pyrun.runtime.monitor.handlers import Relay
     from pyrun.runtime.monitor.loop import Loop
     from pyrun.runtime.monitor.worker import WorkerLink
@@ -142,6 +144,9 @@ class Double:
 
     def recover(self, link: WorkerLink) -> None:
         self._asked("recover", sessions=[one["id"] for one in link.request("sessions")])
+
+    def begin(self, loop: Loop, later: Callable[[str, float, str, dict[str, Any]], None]) -> None:
+        """Nothing to watch."""
 
     def make_relay(self, fd: int, target: Any, loop: Loop) -> Relay | None:
         return None

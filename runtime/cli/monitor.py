@@ -10,6 +10,7 @@ from pyrun.runtime.errors import PyrunError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from pyrun.runtime.monitor.handlers import Relay
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 WARM = (
     "pyrun.cgroups.devices", "pyrun.cgroups.group", "pyrun.cgroups.oom", "pyrun.cgroups.recover",
     "pyrun.netns.attach", "pyrun.netns.bridge", "pyrun.netns.firewall", "pyrun.netns.hostports", "pyrun.netns.relay",
-    "pyrun.netns.udprelay", "pyrun.netns.mode", "pyrun.runtime.kernel._nftables", "pyrun.netns.files",
+    "pyrun.netns.udprelay", "pyrun.netns.watch", "pyrun.netns.mode",
+    "pyrun.runtime.kernel._nftables", "pyrun.netns.files",
     "pyrun.rootfs.store", "pyrun.rootfs.users", "pyrun.rootfs.layered", "pyrun.rootfs.volumes",
     "pyrun.runtime.engine.check", "pyrun.runtime.engine.exec", "pyrun.runtime.engine.finish",
     "pyrun.runtime.engine.remove", "pyrun.runtime.engine.run", "pyrun.runtime.engine.seccomp_profile",
@@ -29,6 +31,9 @@ WARM = (
     "pyrun.runtime.cli.rm", "pyrun.runtime.cli.exec", "pyrun.runtime.cli.attach", "pyrun.runtime.cli.pause", "signal",
     "calendar",
 )  # fmt: skip
+
+
+REPAIR_EVERY_S = 5.0
 
 
 class EngineHandlers:
@@ -47,6 +52,10 @@ class EngineHandlers:
             from pyrun.runtime.engine.network import sweep
 
             return sweep(self.paths, link)
+        if name == "repair":
+            from pyrun.netns.watch import repair
+
+            return list(repair(self.paths))
         if name != "start":
             raise PyrunError(f"call {name}", "no such call")
         from pyrun.runtime.engine.start import start
@@ -65,6 +74,26 @@ class EngineHandlers:
 
         known = frozenset(str(one["id"]) for one in link.request("sessions"))
         recover(self.paths, link, known)
+
+    def begin(self, loop: Loop, later: Callable[[str, float, str, dict[str, Any]], None]) -> None:
+        """Watches for others' changes of the firewall, and repairs what they break for running containers."""
+        from time import monotonic
+
+        from pyrun.netns.watch import Watch
+
+        last = -REPAIR_EVERY_S
+
+        def broken() -> None:
+            nonlocal last
+            now = monotonic()
+            # a repair that does not help must not keep the machine busy: its own changes are noticed too
+            later("repair", max(0.0, last + REPAIR_EVERY_S - now), "repair", {})
+            last = now
+
+        try:
+            Watch(self.paths, loop, broken)
+        except OSError:
+            pass  # a kernel without nftables: there is nothing to watch
 
     def make_relay(self, fd: int, target: Any, loop: Loop) -> Relay | None:
         """A relay for a published port that nftables cannot lead, such as [::1]."""

@@ -15,6 +15,7 @@ from pyrun.runtime.undo import Undo
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrun.rootfs.image import Image, ImageConfig
+    from pyrun.rootfs.store import ImageStore
     from pyrun.runtime.paths import Paths
 
 
@@ -44,7 +45,14 @@ def make(paths: Paths, options: RunOptions) -> c.Container:
 
     check.system(paths, options)  # before anything is looked up: without root not even the images can be
     images = ImageStore(paths)
-    image = images.resolve(options.image)
+    with images.hold():  # nobody removes the image between our finding it and our saying that we use it
+        return make_of(paths, options, images.resolve(options.image), images)
+
+
+def make_of(paths: Paths, options: RunOptions, image: Image, images: ImageStore) -> c.Container:
+    """make() from an image that is held."""
+    from pyrun.runtime.engine import check
+
     check.options(paths, options)
     images.unpacked(image)  # here, so that a damaged or too big image is found before there is a container
     container = describe(paths, options, image)

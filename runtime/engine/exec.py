@@ -68,7 +68,8 @@ def exec_(paths: Paths, container_id: str, options: ExecOptions, link: WorkerLin
         fds["cgroup"] = open_cgroup(pid)
         if not options.tty:
             open_pipes(fds, interactive=options.interactive)
-        wanted = plan.exec_plan(process, differing_namespaces(pid), exec_extras(paths, parsed, process, options))
+        extras = exec_extras(paths, container_id, parsed, process, options)
+        wanted = plan.exec_plan(process, differing_namespaces(pid), extras)
         launch = Launch(wanted, fds, cgroup_fd=fds["cgroup"], clone_parent=True)
 
         def host_ready(started: Launch) -> None:
@@ -140,7 +141,7 @@ def lookup_user(user: str, pid: int) -> User:
         os.close(root_fd)
 
 
-def exec_extras(paths: Paths, parsed: Spec, process: Process, options: ExecOptions) -> plan.Extras:
+def exec_extras(paths: Paths, container_id: str, parsed: Spec, process: Process, options: ExecOptions) -> plan.Extras:
     """What the plan needs: streams, the container's filter, the capabilities that can be given."""
     caps = process.capabilities
     assert caps is not None
@@ -152,6 +153,7 @@ def exec_extras(paths: Paths, parsed: Spec, process: Process, options: ExecOptio
         stdio=None if options.tty else ("stdin", "stdout", "stderr"),
         seccomp=seccomp_program(paths, parsed),
         host_ready=True,
+        keyring=container_id[:12],  # not the monitor's: it has the keys of whoever started that
         capabilities=granted,
     )
 

@@ -222,15 +222,11 @@ def is_init(pid: int) -> bool:
 
 def remove_strays(paths: Paths, store: c.ContainerStore) -> list[str]:
     """The rest of removed containers, and <run>/<id> of those that are gone."""
-    from pyrun.rootfs.inroot import remove_path
     from pyrun.runtime.engine.names import is_id
-    from pyrun.runtime.engine.remove import remove_run_directory
+    from pyrun.runtime.engine.remove import remove_buried, remove_run_directory
 
     for path in store.buried():
-        try:
-            remove_path(path)
-        except FileNotFoundError:
-            pass  # whoever removes it is still at it
+        remove_buried(path)
     stray = [name for name in os.listdir(paths.run) if is_id(name) and not os.path.isdir(paths.container(name))]
     for name in stray:
         remove_run_directory(paths, name)

@@ -58,14 +58,23 @@ def discard(paths: Paths, container_id: str, container: c.Container | None, *, v
 
     It disappears at once; if this process is killed meanwhile, recover() removes the rest of the files.
     """
-    from pyrun.rootfs.inroot import remove_path
-
     if container is not None and volumes:
         remove_anonymous_volumes(paths, container)
     with step("rootfs", f"rm -r {paths.container(container_id)}"):
         if buried := c.ContainerStore(paths).bury(container_id):
-            remove_path(buried)
+            remove_buried(buried)
     remove_run_directory(paths, container_id)
+
+
+def remove_buried(path: str) -> None:
+    """Removes what bury() has put aside; recover() may be at it at the same time. Raises OSError."""
+    from pyrun.rootfs.inroot import remove_path
+
+    while os.path.lexists(path):
+        try:
+            remove_path(path)
+        except FileNotFoundError:
+            continue  # the other one was faster with something in it
 
 
 def remove_run_directory(paths: Paths, container_id: str) -> None:

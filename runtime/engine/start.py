@@ -96,7 +96,14 @@ def extras(paths: Paths, container: c.Container, parsed: Spec, root_dirs: tuple[
         last=capabilities.last_cap(), own=capabilities.held(),
     )  # fmt: skip
     return plan.Extras(
-        overlay=steps.RootOverlay(f"{directory}/rootfs", root_dirs[1:], root_dirs[0], f"{directory}/work"),
+        # no redirects and no metadata-only copies: an upper directory is read without the kernel too (rootfs/layered.py)
+        overlay=steps.RootOverlay(
+            f"{directory}/rootfs",
+            root_dirs[1:],
+            root_dirs[0],
+            f"{directory}/work",
+            "redirect_dir=nofollow,metacopy=off",
+        ),
         seccomp=seccomp_program(paths, parsed),
         stdio=None if options.tty else STDIO,
         host_ready=True,  # the monitor must have the process before the program runs

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, Protocol
 
     from pyrun.runtime.monitor.loop import Loop
@@ -48,6 +49,10 @@ class Handlers(Protocol):
         """Removes what crashed workers or a killed monitor left: called at the monitor's start and after a worker
         died by a signal. Containers that run but that the monitor does not know (link.request("sessions")) can be
         adopted again with link.adopt()."""
+
+    def begin(self, loop: Loop, later: Callable[[str, float, str, dict[str, Any]], None]) -> None:
+        """Called once in the monitor, before it serves: may watch descriptors on its loop. later(key, seconds, name,
+        args) runs call(name, args) in a worker. Must not block, must not raise."""
 
     def make_relay(self, fd: int, target: Any, loop: Loop) -> Relay | None:
         """Starts forwarding from the listening (or UDP) socket `fd` to `target` (the JSON given to hold_sockets());

@@ -406,6 +406,7 @@ def serve(paths: Paths, handlers: Handlers, ready_fd: int = -1) -> None:
     prctl.set_proctitle(f"pyrun: monitor {paths.run}")
     prctl.set_child_subreaper(1)  # what a worker's children leave behind is reaped here
     monitor = Monitor(paths, handlers, limits)
+    handlers.begin(monitor.loop, monitor.set_timer)
     gc.collect()
     gc.freeze()  # what is there now is not touched by a collection, so that forks go on sharing it
     if ready_fd >= 0:
