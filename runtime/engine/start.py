@@ -96,7 +96,7 @@ def extras(paths: Paths, container: c.Container, parsed: Spec, root_dirs: tuple[
         last=capabilities.last_cap(), own=capabilities.held(),
     )  # fmt: skip
     return plan.Extras(
-        # no redirects and no metadata-only copies: an upper directory is read without the kernel too (rootfs/layered.py)
+        # an upper directory is read without the kernel too (rootfs/layered.py): no redirects, no metadata-only copies
         overlay=steps.RootOverlay(
             f"{directory}/rootfs",
             root_dirs[1:],
