@@ -25,7 +25,7 @@ class Paths(Record):
 
     @property
     def instance(self) -> str:
-        """"" for the default roots, else 6 hex digits that tell this pair of roots from any other on the machine."""
+        """ "" for the default roots, else 6 hex digits that tell this pair of roots from any other on the machine."""
         if self.data == DEFAULT_DATA_ROOT and self.run == DEFAULT_RUN_ROOT:
             return ""
         import zlib  # a built-in checksum: this is a name, not a secret, and hashlib costs more to import

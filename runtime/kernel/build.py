@@ -37,7 +37,8 @@ CFFI_MODULES = {"_kernel": "kernel_cdef", "_seccomp": "seccomp_cdef", "_nftables
 def load_builder(name: str) -> Any:
     """The cffi FFI object `ffibuilder` of the file `name`.py beside this one."""
     spec = importlib.util.spec_from_file_location(f"_pyrun_build_{name}", os.path.join(HERE, f"{name}.py"))
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.ffibuilder
@@ -57,8 +58,7 @@ class BuildExt(build_ext):
             extension.depends += [os.path.join(HERE, "init", "wire.h")]
         super().build_extensions()
         for program, sources in PROGRAMS.items():
-            if os.path.exists(os.path.join(HERE, sources[0])):
-                self.build_program(program, sources)
+            self.build_program(program, sources)
 
     def program_path(self, program: str) -> str:
         """Where the program goes: beside this file for an editable install, else into the wheel's tree."""
