@@ -28,8 +28,10 @@ WARM = (
     "pyrun.runtime.engine.check", "pyrun.runtime.engine.exec", "pyrun.runtime.engine.finish",
     "pyrun.runtime.engine.remove", "pyrun.runtime.engine.run", "pyrun.runtime.engine.seccomp_profile",
     "pyrun.runtime.engine.stop", "pyrun.runtime.cli.run", "pyrun.runtime.cli.start", "pyrun.runtime.cli.stop",
-    "pyrun.runtime.cli.rm", "pyrun.runtime.cli.exec", "pyrun.runtime.cli.attach", "pyrun.runtime.cli.pause", "signal",
-    "calendar",
+    "pyrun.runtime.cli.rm", "pyrun.runtime.cli.exec", "pyrun.runtime.cli.attach", "pyrun.runtime.cli.pause",
+    "pyrun.runtime.cli.steps", "signal", "calendar",
+    # what those import late, for the sake of others
+    "encodings.ascii", "pyrun.cgroups.waiting", "pyrun.runtime.engine.signals", "pyrun.runtime.monitor.client",
 )  # fmt: skip
 
 
