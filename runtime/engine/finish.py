@@ -212,10 +212,15 @@ def resume_restart(container: c.Container, state: c.State, link: WorkerLink | No
 
 
 def is_init(pid: int) -> bool:
-    """Whether the process is still pyrun-init on its way: with nobody to answer it, it ends by itself."""
+    """Whether the process is still pyrun-init on its way, or waits for one that is (--init): with nobody to answer it,
+    it ends by itself."""
     try:
         with open(f"/proc/{pid}/comm", "rb") as file:
-            return file.read() == b"pyrun-init\n"
+            name = file.read()
+        if name != b"pyrun-reaper\n":
+            return name == b"pyrun-init\n"
+        with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:  # CONFIG_PROC_CHILDREN
+            return any(is_init(int(child)) for child in file.read().split())
     except OSError:
         return False
 
