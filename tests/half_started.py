@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cli import Pyrun
 
 SOON_S = 20.0
+INITS = ("pyrun-init", "pyrun-reaper")
 
 
 class NeverStopped(Exception):
@@ -38,14 +39,14 @@ class HalfStarted:
         self.client: subprocess.Popen[bytes] = pyrun.popen("run", *args, env={"PYRUN_BREAK": point})
         assert self.client.stderr is not None
         self.said = ""
-        while b" goes on" not in (line := self.client.stderr.readline()):
+        while not (line := self.client.stderr.readline()).startswith(b"hint: kill -CONT"):
             self.said += line.decode()
             if not line:
                 raise NeverStopped(self.client.wait(), self.said)
         self.worker = int(line.split()[3])
         until(lambda: state_of(self.worker) == "T", f"the worker of {point} to stop")
         self.monitor = monitor_pid(pyrun)
-        self.init = next((pid for pid in children(self.monitor) if comm(pid) == "pyrun-init"), 0)
+        self.init = next((pid for pid in children(self.monitor) if comm(pid) in INITS), 0)
 
     def go_on(self, with_signal: int = 0) -> None:
         """The worker goes on, if it is still there; once the signal that it is to be sent has reached it."""
@@ -158,7 +159,7 @@ def everything_left(pyrun: Pyrun) -> list[str]:
     """leftovers.found(), names, volumes, and the processes that only a start has."""
     names = [name for name in leftovers.entries(f"{pyrun.paths.data}/names") if name != ".lock"]
     volumes = [name for name in leftovers.entries(f"{pyrun.paths.data}/volumes") if name != "lock"]
-    workers = [pid for pid in children(monitor_pid(pyrun) or -1) if comm(pid) in ("pyrun-init", "pyrun-worker")]
+    workers = [pid for pid in children(monitor_pid(pyrun) or -1) if comm(pid) in (*INITS, "pyrun-worker")]
     return [
         *(f"name {name}" for name in names),
         *(f"volume {name}" for name in volumes),

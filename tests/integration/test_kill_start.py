@@ -4,15 +4,27 @@
 from __future__ import annotations
 
 import itertools
+import random
 import socket
 import subprocess
+import time
 from signal import SIGTERM
 from typing import TYPE_CHECKING
 
 import pytest
 
 import leftovers
-from half_started import HalfStarted, NeverStopped, assert_nothing_left, kill
+import machine
+from half_started import (
+    HalfStarted,
+    NeverStopped,
+    alive,
+    assert_nothing_left,
+    children,
+    cmdline,
+    kill,
+    monitor_pid,
+)
 from pyrun.netns import firewall
 from requires import requires
 
@@ -192,3 +204,36 @@ def test_monitor_killed(victim: Pyrun, arguments: tuple[str, ...]) -> None:
 def test_worker_and_monitor_killed(victim: Pyrun, arguments: tuple[str, ...]) -> None:
     """kill -9 of both: the next command finds and removes all that they left."""
     assert len(go_through(victim, arguments, SAMPLE, kill_worker_and_monitor)) == len(SAMPLE)
+
+
+@pytest.mark.parametrize("whom", ["worker", "client", "monitor"])
+def test_killed_at_any_moment(victim: Pyrun, arguments: tuple[str, ...], whom: str) -> None:
+    """No breakpoint this time: between the steps as well, and while the container runs or ends."""
+    dice = random.Random(whom)
+    hit = 0
+    for _ in range(15):
+        client = victim.popen("run", "--rm", *arguments)
+        time.sleep(dice.uniform(0.02, 0.12) * machine.slowness())
+        monitor = monitor_pid(victim)
+        workers = [pid for pid in children(monitor) if "worker: run" in cmdline(pid)] if monitor else []
+        targets = {"worker": workers, "client": [client.pid], "monitor": [monitor]}[whom]
+        for pid in targets:
+            if alive(pid):
+                kill(pid)
+                hit += 1
+        client.communicate(timeout=30 * machine.slowness())
+        assert_works_again(victim, arguments, f"kill -9 of the {whom}")
+    assert hit > 3, "the starts were too quick to be hit"
+    assert_nothing_left(victim, f"kills of the {whom}")
+
+
+@pytest.mark.parametrize("point", ["container:terminal", "container:reaper", "host:monitor"])
+def test_worker_killed_with_a_terminal_and_an_init(victim: Pyrun, point: str) -> None:
+    """The same for a detached start with a terminal and --init, which have steps of their own."""
+    arguments = ("-d", "-t", "--init", "--name", NAME, "busybox", "sleep", "600")
+    start = HalfStarted(victim, point, *arguments)
+    kill_worker(start)
+    victim.ok("run", *arguments)
+    start.assert_over()
+    victim.ok("rm", "-f", NAME)
+    assert_nothing_left(victim, f"kill_worker at {start.said}")
