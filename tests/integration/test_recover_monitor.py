@@ -19,7 +19,8 @@ from requires import requires
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from functools import partial
+from pathlib import Path
 
     from cli import Pyrun
 
@@ -148,12 +149,22 @@ def test_logs_follow_through_kills(crash: Pyrun, tmp_path: Path) -> None:
         for _ in range(2):
             time.sleep(0.2)
             former = kill_monitor(crash)
-            until(lambda former=former: monitor_pid(crash) != former, "logs -f to start a monitor")
+            until(partial(another_monitor, crash, former), "logs -f to start a monitor")
         crash.ok("exec", "followed", "touch", "/stop")
         assert follower.wait(timeout=60 * machine.slowness()) == 0
     *lines, last = (tmp_path / "out").read_text().splitlines()
     assert last == f"last {len(lines)}"
     assert lines == [f"out {n} of a line that is long enough" for n in range(1, len(lines) + 1)]
+
+
+def another_monitor(crash: Pyrun, former: int) -> bool:
+    """Whether a monitor runs that is not `former`."""
+    return monitor_pid(crash) != former
+
+
+def ended(pid: int) -> bool:
+    """Whether the process is gone."""
+    return not alive(pid)
 
 
 # ---- the end of a container ------------------------------------------------------------------------------------------
@@ -166,7 +177,7 @@ def test_exit_code_of_a_container_that_ended_without_a_monitor(crash: Pyrun) -> 
     pids = [pid_of(crash, name) for name in ("ok", "seven", "killed", "word")]
     former = kill_monitor(crash)
     for pid in pids:
-        until(lambda pid=pid: not alive(pid), "the container to end")
+        until(partial(ended, pid), "the container to end")
     next_command(crash, former)
     expected = {"ok": "0", "seven": "7", "killed": "137", "word": "3"}
     for name, code in expected.items():
@@ -196,7 +207,7 @@ def test_wait_goes_on_when_the_monitor_is_killed(crash: Pyrun) -> None:
     for _ in range(3):
         time.sleep(0.2)
         former = kill_monitor(crash)
-        until(lambda former=former: monitor_pid(crash) != former, "wait to start a monitor")
+        until(partial(another_monitor, crash, former), "wait to start a monitor")
         assert waiting.poll() is None
     crash.ok("exec", "waited", "touch", "/stop")
     out, err = waiting.communicate(timeout=30 * machine.slowness())
