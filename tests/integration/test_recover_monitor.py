@@ -8,6 +8,7 @@ import select
 import socket
 import subprocess
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,8 +20,7 @@ from requires import requires
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from functools import partial
-from pathlib import Path
+    from pathlib import Path
 
     from cli import Pyrun
 
