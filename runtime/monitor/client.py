@@ -10,6 +10,7 @@ from __future__ import annotations
 import _signal  # the C module: `signal` builds enums, 4 ms
 import os
 import select
+import time
 
 from pyrun.runtime import __version__
 from pyrun.runtime.monitor import protocol, sockets, spawn
@@ -53,7 +54,11 @@ OWN = frozenset(
         "ABRT",
     )
 )
-IMPATIENT = 3  # so many SIGINTs before the command has started, and the client goes at once
+IMPATIENT, IMPATIENT_S = 3, 2.0  # so many SIGINTs or SIGTERMs in so many seconds, and the client goes at once
+STILL_RUNNING = b"""
+pyrun: the program goes on: as PID 1 it gets only signals that it handles
+hint: pyrun stop ends it; with --init it would have got the signal
+"""
 
 
 def forward(argv: Sequence[str], paths: Paths) -> int:
@@ -205,7 +210,7 @@ class _Relay:
         self._stdin_at_end = False
         self._credit = 0
         self._sig_proxy = True
-        self._interrupts = 0
+        self._interrupts: list[float] = []
         self._terminal: RawTerminal | None = None
         self._keys: DetachKeys | None = None
         self._code: int | None = None
@@ -345,11 +350,19 @@ class _Relay:
             elif self._attached and not self._sig_proxy:
                 self._die(number)
             else:
-                if not self._attached and number == _signal.SIGINT:
-                    self._interrupts += 1
-                    if self._interrupts >= IMPATIENT:
-                        self._die(number)
+                if number in (_signal.SIGINT, _signal.SIGTERM):
+                    self._count_interrupts(number)
                 self._send(protocol.SIGNAL, bytes([number]))
+
+    def _count_interrupts(self, number: int) -> None:
+        """Three in two seconds, and the client goes, as docker's does. The usual cause is a program that is PID 1 and
+        does not handle the signal: for PID 1 the kernel then does nothing at all (pid_namespaces(7))."""
+        now = time.monotonic()
+        self._interrupts = [then for then in self._interrupts if now - then < IMPATIENT_S] + [now]
+        if len(self._interrupts) >= IMPATIENT:
+            if self._attached:
+                os.write(2, STILL_RUNNING)
+            self._die(number)
 
     def _stop_for_a_while(self) -> None:
         """SIGTSTP while the terminal is raw (it was sent with kill: ctrl-Z goes to the process)."""
