@@ -104,13 +104,12 @@ class LogWriter:
         self.max_size_bytes = max_size_bytes
         self.max_files = max_files
         os.makedirs(directory, mode=0o700, exist_ok=True)
-        self._fd = -1
-        self._open()
+        self._open(self.path)
         self._cut_torn_line()
 
-    def _open(self) -> None:
+    def _open(self, path: str) -> None:
         self._fd = os.open(
-            self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o640
+            path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o640
         )
         status = os.fstat(self._fd)
         self.inode = status.st_ino
@@ -137,20 +136,21 @@ class LogWriter:
     def make_room(self, count: int) -> bool:
         """Rotates if `count` more bytes would make the file too long; says whether it did. Raises OSError.
 
-        One batch may be longer than a file should be: it then has a file of its own.
+        One batch may be longer than a file should be: it then has a file of its own. When there can be no new file
+        (a disk without room, a directory that is gone), everything stays as it was.
         """
         if self.size == 0 or self.size + count <= self.max_size_bytes or self.max_size_bytes <= 0:
             return False
+        former = self._fd
+        self._open(f"{self.path}.new")  # before `former` is closed: its number would soon be somebody else's
+        os.close(former)
         for number in range(self.max_files - 1, 0, -1):
             older = self.path if number == 1 else f"{self.path}.{number - 1}"
             try:
                 os.rename(older, f"{self.path}.{number}")
             except FileNotFoundError:
                 pass
-        if self.max_files <= 1:
-            os.unlink(self.path)  # not truncated: who reads it sees a new inode, and reads this one to its end
-        os.close(self._fd)
-        self._open()
+        os.rename(f"{self.path}.new", self.path)  # a new inode: who reads the old one reads it to its end
         return True
 
     def append(self, lines: bytes) -> None:
