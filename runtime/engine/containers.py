@@ -222,12 +222,12 @@ class ContainerStore:
         the caller to remove, or "" when there is no such container."""
         buried = f"{self.paths.container(container_id)}{BURIED}"
         with files.Lock(f"{self._names}/.lock"):
-            for name in self._links_to(container_id):
-                os.unlink(f"{self._names}/{name}")
             try:
                 os.rename(self.paths.container(container_id), buried)
             except FileNotFoundError:
-                return ""
+                buried = ""
+            for name in self._links_to(container_id):  # after: a name without a container is nobody's (_holder)
+                os.unlink(f"{self._names}/{name}")
         return buried
 
     def buried(self) -> list[str]:
@@ -236,6 +236,22 @@ class ContainerStore:
             return [f"{self._containers}/{name}" for name in os.listdir(self._containers) if name.endswith(BURIED)]
         except FileNotFoundError:
             return []
+
+    def drop_stray_names(self) -> list[str]:
+        """Removes the names of containers that are gone (bury() was killed), and gives them."""
+        try:
+            with files.Lock(f"{self._names}/.lock"):
+                links = [entry.name for entry in os.scandir(self._names) if entry.is_symlink()]
+                stray = [
+                    name
+                    for name in links
+                    if not os.path.isdir(self.paths.container(os.readlink(f"{self._names}/{name}")))
+                ]
+                for name in stray:
+                    os.unlink(f"{self._names}/{name}")
+        except FileNotFoundError:  # nothing has ever been named here
+            return []
+        return stray
 
     def rename(self, container_id: str, name: str) -> Container:
         """Gives the container another name. Raises UsageError, NotFound, Conflict."""

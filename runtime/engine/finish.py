@@ -162,7 +162,7 @@ def recover(paths: Paths, link: WorkerLink | None = None, known: frozenset[str] 
         found = network_recover.recover(paths, live)
         done += [f"network: {name}" for name in (*found.ports, *found.links, *found.leases)]
         prefix = cgroup_mount.container_path("x", instance=paths.instance).rpartition("/")[0]
-        done += cgroup_recover.recover(prefix, lambda: live | set(store.ids()))
+        done += cgroup_recover.recover(prefix, lambda: live)  # no start is under way whose cgroup this could be
     return done
 
 
@@ -230,12 +230,14 @@ def remove_strays(paths: Paths, store: c.ContainerStore) -> list[str]:
     from pyrun.runtime.engine.names import is_id
     from pyrun.runtime.engine.remove import remove_buried, remove_run_directory
 
+    done = [f"name {name}" for name in store.drop_stray_names()]
     for path in store.buried():
         remove_buried(path)
+        done.append(f"the rest of {path}")
     stray = [name for name in os.listdir(paths.run) if is_id(name) and not os.path.isdir(paths.container(name))]
     for name in stray:
         remove_run_directory(paths, name)
-    return [f"run directory {name[:12]}" for name in stray]
+    return [*done, *(f"run directory {name[:12]}" for name in stray)]
 
 
 def recover_as_worker(paths: Paths, link: WorkerLink) -> list[str]:
