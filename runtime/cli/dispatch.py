@@ -35,7 +35,14 @@ LATER = {
     "update": "remove the container and run it again with other limits",
     "events": "pyrun ps, pyrun wait and pyrun logs -f tell what happens",
     "compose": "start the containers one by one",
+    **dict.fromkeys(
+        ("network create", "network rm", "network remove", "network connect", "network disconnect", "network prune"),
+        "there are bridge, none, host and container:NAME; see pyrun run --network",
+    ),
+    "system prune": "pyrun container prune, pyrun image prune, pyrun volume prune",
+    "system df": "pyrun ps -as and pyrun images show sizes",
 }
+ALSO_TOP_LEVEL = ("container", "image", "system")  # groups whose commands docker has without the group's name too
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
 HINTS = {
     errno.EACCES: "pyrun needs root: sudo pyrun …",
@@ -57,6 +64,8 @@ def run_command(argv: Sequence[str], link: Any = None, paths: Paths | None = Non
         words = main.global_flags(argv)
         if not words or words[0].startswith("-") or words[0] == "help":
             return _without_command(words)
+        if words[0] in GROUPS and words[1:2] in (["--help"], ["-h"]):
+            return _help(words[:1])
         command, rest = resolve(words)
         if _wants_help(command, rest):
             return _help([command.name])
@@ -118,8 +127,9 @@ def _unknown_command(words: Sequence[str]) -> UsageError:
     else:
         known = [name for name in COMMANDS if " " not in name] + list(GROUPS)
         what, word, prefix = f"unknown command '{words[0]}'", words[0], ""
-    if not prefix and word in LATER:
-        return UsageError(what, "pyrun does not have it yet", hint=LATER[word])
+    later = LATER.get(f"{prefix}{word}") or (LATER.get(word) if words[0] in ALSO_TOP_LEVEL else "")
+    if later:
+        return UsageError(what, "pyrun does not have it yet", hint=later)
     meant = nearest(word, known)
     return UsageError(what, hint=f"did you mean '{prefix}{meant}'?" if meant else "pyrun --help lists the commands")
 

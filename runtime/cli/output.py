@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+
 from pyrun.runtime.cli.flags import LIST, SWITCH, Flag
 from pyrun.runtime.engine.templates import Map, parse, render, table
 from pyrun.runtime.errors import UsageError
@@ -79,6 +81,9 @@ def print_rows(
             ctx.print(render(nodes, row))
         return
     nodes = parse(form.removeprefix("table ").lstrip(" "))
+    rows = list(rows)
+    if not rows and os.geteuid() != 0 and not os.environ.get("PYRUN_DATA_ROOT"):
+        ctx.warn("this is what you have as an ordinary user; what root has: sudo pyrun …")
     headings = Map({**columns, "Label": _heading_of_label})
     ctx.print(*table([render(nodes, headings), *(render(nodes, row) for row in rows)]))
 

@@ -69,6 +69,7 @@ def _state(state: State) -> dict[str, Any]:
         "Error": state.error if state.status in (EXITED, "created") else "",
         "StartedAt": state.started_at,
         "FinishedAt": state.finished_at,
+        "Health": None,  # for {{if .State.Health}}: there are no health checks
     }
 
 

@@ -7,7 +7,7 @@ import os
 import time
 
 from pyrun.runtime.engine import humanize
-from pyrun.runtime.engine.containers import DEAD, EXITED, NEVER, PAUSED, REMOVING, RESTARTING, RUNNING
+from pyrun.runtime.engine.containers import DEAD, EXITED, NEVER, PAUSED, REMOVING, RESTARTING, RUNNING, STATUSES
 from pyrun.runtime.engine.templates import Lazy
 from pyrun.runtime.errors import UsageError
 
@@ -237,11 +237,14 @@ def select(
     everything: bool,
     last: int = -1,
 ) -> list[tuple[Container, State]]:
-    """The containers that ps shows, newest first.
+    """The containers that ps shows, newest first. Raises UsageError for a status that there is not.
 
     `everything`: stopped ones too; `last`: only so many (and stopped ones too); `created(reference)`: when the
     container of --filter before= or since= was created.
     """
+    for value in filters.get("status", ()):
+        if value not in STATUSES:
+            raise UsageError(f"--filter status={value}", "no such status", hint=f"one of {', '.join(STATUSES)}")
     everything = everything or last >= 0 or any(name in filters for name in ALSO_STOPPED)
     before = min((created(name) for name in filters.get("before", ())), default="~")
     since = max((created(name) for name in filters.get("since", ())), default="")

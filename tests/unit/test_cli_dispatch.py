@@ -76,6 +76,14 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert out.startswith("pyrun version ")
 
 
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_for_a_group(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`pyrun volume --help` lists the group's commands."""
+    code, out, _ = call(capsys, "volume", flag)
+    assert code == 0
+    assert out.startswith("Usage: pyrun volume COMMAND\n")
+
+
 @pytest.mark.parametrize(
     ("argv", "line", "hint"),
     [
@@ -84,6 +92,17 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (("xyzzy",), "pyrun: unknown command 'xyzzy'", "hint: pyrun --help lists the commands"),
         (("pull", "debian"), "pyrun: unknown command 'pull': pyrun does not have it yet", "hint: images come from"),
         (("image", "lss"), "pyrun: unknown command 'image lss'", "hint: did you mean 'image ls'?"),
+        (
+            ("image", "pull"),
+            "pyrun: unknown command 'image pull': pyrun does not have it yet",
+            "hint: images come from",
+        ),
+        (
+            ("network", "rm"),
+            "pyrun: unknown command 'network rm': pyrun does not have it yet",
+            "hint: there are bridge",
+        ),
+        (("volume", "search"), "pyrun: unknown command 'volume search'", "hint: pyrun --help lists the commands"),
         (("image",), "pyrun: image: needs a command", "hint: one of ls, "),
         (("--frob",), "pyrun: unknown flag --frob", "hint: pyrun --help lists the global flags"),
         (("ps", "--al"), "pyrun: ps: unknown flag --al", "hint: did you mean --all?"),

@@ -60,6 +60,7 @@ STATE = c.State(
     [
         ("{{.Id}}", "a" * 64),
         ("{{.Name}}", "/web"),
+        ("{{if .State.Health}}{{.State.Health.Status}}{{else}}none{{end}}", "none"),
         ("{{.State.Status}} {{.State.Running}} {{.State.Pid}} {{.State.ExitCode}}", "running true 77 0"),
         ('{{.Path}} {{join .Args " "}}', "python app.py"),
         ("{{.Config.Image}} {{.Image}}", "flask-app sha256:" + "e" * 64),

@@ -198,6 +198,12 @@ def test_bad_regular_expression() -> None:
         select({"name": ["("]})
 
 
+def test_unknown_status() -> None:
+    """A status that there is not is a usage error, not an empty list."""
+    with pytest.raises(UsageError, match="--filter status=runing: no such status"):
+        select({"status": ["runing"]})
+
+
 @pytest.fixture
 def ctx(tmp_path: Path) -> Context:
     return Context(Paths(str(tmp_path), str(tmp_path)))
