@@ -9,7 +9,7 @@ from pyrun.runtime import files
 from pyrun.runtime.engine import containers as c
 from pyrun.runtime.engine.attach import Attach
 from pyrun.runtime.engine.options import DETACH_KEYS
-from pyrun.runtime.engine.start import seccomp_program
+from pyrun.runtime.engine.start import seccomp_program, terminal_size
 from pyrun.runtime.engine.stop import open_process
 from pyrun.runtime.errors import Conflict, PyrunError, UsageError
 from pyrun.runtime.oci import capabilities, plan, spec
@@ -149,7 +149,10 @@ def exec_extras(paths: Paths, container_id: str, parsed: Spec, process: Process,
         caps.bounding, caps.effective, caps.inheritable, caps.permitted, caps.ambient,
         last=capabilities.last_cap(), own=capabilities.held(),
     )  # fmt: skip
+    rows, columns = terminal_size() if options.tty else (0, 0)
     return plan.Extras(
+        rows=rows,
+        columns=columns,
         stdio=None if options.tty else ("stdin", "stdout", "stderr"),
         seccomp=seccomp_program(paths, parsed),
         host_ready=True,

@@ -95,7 +95,10 @@ def extras(paths: Paths, container: c.Container, parsed: Spec, root_dirs: tuple[
         caps.bounding, caps.effective, caps.inheritable, caps.permitted, caps.ambient,
         last=capabilities.last_cap(), own=capabilities.held(),
     )  # fmt: skip
+    rows, columns = terminal_size() if options.tty else (0, 0)
     return plan.Extras(
+        rows=rows,
+        columns=columns,
         # an upper directory is read without the kernel too (rootfs/layered.py): no redirects, no metadata-only copies
         overlay=steps.RootOverlay(
             f"{directory}/rootfs",
@@ -113,6 +116,17 @@ def extras(paths: Paths, container: c.Container, parsed: Spec, root_dirs: tuple[
         capabilities=granted,
         cgroup_directory=Cgroup(container.cgroup_path).directory,
     )
+
+
+def terminal_size() -> tuple[int, int]:
+    """Rows and columns of the user's terminal, before the program can ask for them; 0, 0 without one (a restart)."""
+    for fd in (0, 1, 2):
+        try:
+            size = os.get_terminal_size(fd)
+        except OSError:
+            continue
+        return size.lines, size.columns
+    return 0, 0
 
 
 def seccomp_program(paths: Paths, parsed: Spec) -> tuple[int, bytes] | None:
@@ -238,7 +252,7 @@ class Start:
 
         images = ImageStore(self.paths)
         image = images.resolve(self.container.image_id)
-        with step("rootfs", f"{len(image.layers)} layers of {image.id[7:19]}"):
+        with step("rootfs", f"layers of image {image.id[7:19]}: {len(image.layers)}"):
             layers = images.unpacked(image)
         self.fill_volumes(layers)
         # before the plan binds them; the address is written when it is known

@@ -107,9 +107,10 @@ def not_found(program: str, errno: int) -> StartError:
         return StartError(what, "permission denied", hint=hint, code=EXIT_NOT_EXECUTABLE, errno=errno, path=program)
     if errno == ENOENT and "/" not in program:
         why = "executable file not found in $PATH"
-        return StartError(
-            what, why, hint="is it installed in the image?", code=EXIT_NOT_FOUND, errno=errno, path=program
-        )
+        hint = "is it installed in the image?"
+        if program.startswith("-"):  # docker's users do it too
+            hint = "flags go before the name of the image or container; what follows it is the command"
+        return StartError(what, why, hint=hint, code=EXIT_NOT_FOUND, errno=errno, path=program)
     code = EXIT_NOT_FOUND if errno == ENOENT else EXIT_NOT_EXECUTABLE
     return StartError(what, os.strerror(errno).lower(), code=code, errno=errno, path=program)
 

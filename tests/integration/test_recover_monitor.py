@@ -146,12 +146,15 @@ def test_logs_follow_through_kills(crash: Pyrun, tmp_path: Path) -> None:
             [crash.command, "logs", "-f", "followed"], stdout=target, stderr=subprocess.DEVNULL, env=crash.environ
         ) as follower,
     ):
-        for _ in range(2):
-            time.sleep(0.2)
-            former = kill_monitor(crash)
-            until(partial(another_monitor, crash, former), "logs -f to start a monitor")
-        crash.ok("exec", "followed", "touch", "/stop")
-        assert follower.wait(timeout=60 * machine.slowness()) == 0
+        try:
+            for _ in range(2):
+                time.sleep(0.2)
+                former = kill_monitor(crash)
+                until(partial(another_monitor, crash, former), "logs -f to start a monitor")
+            crash.ok("exec", "followed", "touch", "/stop")
+            assert follower.wait(timeout=60 * machine.slowness()) == 0
+        finally:
+            follower.kill()
     *lines, last = (tmp_path / "out").read_text().splitlines()
     assert last == f"last {len(lines)}"
     assert lines == [f"out {n} of a line that is long enough" for n in range(1, len(lines) + 1)]
