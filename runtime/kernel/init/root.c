@@ -392,20 +392,23 @@ int step_MKNOD(const struct arg *a)
     if (parent < 0)
         return -1;
     mode_t mode = (mode_t)a[1].u;
-    if (mknodat(parent, name, mode, (dev_t)a[2].u) < 0) {
-        if (errno != EEXIST)
-            return fail("mknod", a[0].s);
-        struct stat st; /* what is there must be the device that was asked for, not a stand-in of the image */
-        if (fstatat(parent, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || (st.st_mode & S_IFMT) != (mode & S_IFMT) ||
-            st.st_rdev != (dev_t)a[2].u) {
-            errno = EEXIST;
-            return fail("mknod", a[0].s);
-        }
+    if (mknodat(parent, name, mode, (dev_t)a[2].u) < 0 && errno != EEXIST)
+        return fail("mknod", a[0].s);
+    /* What is there must be the device that was asked for, not a stand-in of the image or of who shares the root with
+     * us. O_PATH, since opening a device acts; owner and mode by that descriptor, since a name can become a symbolic
+     * link meanwhile, and fchmodat(2) would follow it to a file of the host's. */
+    int fd = openat2_(parent, name, O_PATH | O_NOFOLLOW, RESOLVE_BENEATH);
+    struct stat st;
+    char self[64];
+    if (fd < 0 || fstat(fd, &st) < 0 || (st.st_mode & S_IFMT) != (mode & S_IFMT) || st.st_rdev != (dev_t)a[2].u) {
+        errno = EEXIST;
+        return fail("mknod", a[0].s);
     }
-    /* A device node can be neither opened (it would act) nor changed through O_PATH: by name, below our own fd. */
-    if (fchownat(parent, name, (uid_t)a[3].u, (gid_t)a[4].u, AT_SYMLINK_NOFOLLOW) < 0 ||
-        fchmodat(parent, name, mode & 07777, 0) < 0)
+    snprintf(self, sizeof self, "self/fd/%d", fd);
+    if (fchownat(fd, "", (uid_t)a[3].u, (gid_t)a[4].u, AT_EMPTY_PATH) < 0 ||
+        fchmodat(state.proc, self, mode & 07777, 0) < 0)
         return fail("set owner and mode", a[0].s);
+    close(fd);
     close(parent);
     return 0;
 }
