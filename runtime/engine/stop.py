@@ -99,11 +99,20 @@ def stop(
         finish(paths, container_id, None, link)
 
 
-def end(store: c.ContainerStore, container: c.Container, pidfd: int, timeout_s: int | None, signal: int | None) -> None:
-    """The stop signal, the grace, SIGKILL to everything in the cgroup."""
+def stop_signal(container: c.Container) -> int:
+    """What `stop` sends. An image may name a signal that there is not: then SIGTERM, as docker does, for a container
+    that nobody can stop helps nobody."""
     from pyrun.runtime.engine.signals import number
 
-    send(pidfd, number(container.stop_signal) if signal is None else signal)
+    try:
+        return number(container.stop_signal)
+    except PyrunError:
+        return SIGTERM
+
+
+def end(store: c.ContainerStore, container: c.Container, pidfd: int, timeout_s: int | None, signal: int | None) -> None:
+    """The stop signal, the grace, SIGKILL to everything in the cgroup."""
+    send(pidfd, stop_signal(container) if signal is None else signal)
     thaw_if_frozen(store, container.id)
     grace = container.stop_timeout if timeout_s is None else timeout_s
     if not ended(pidfd, None if grace < 0 else float(grace)):

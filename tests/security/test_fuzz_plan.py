@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,13 +18,16 @@ from pyrun.runtime.kernel import wire
 from pyrun.runtime.oci.wire import Wire
 from requires import requires
 
+if TYPE_CHECKING:
+    from pyrun.runtime.oci.wire import Arg
+
 HERE = Path(__file__).resolve().parent
 INIT = HERE.parent.parent / "runtime/kernel/init"
 SOURCES = [HERE / "fuzz_plan.c", INIT / "init.c"]
 FLAGS = ["-std=gnu17", "-g", "-O1", "-fno-sanitize-recover=all", "-DPYRUN_FUZZ", f"-I{INIT}"]
 SECONDS = os.environ.get("PYRUN_FUZZ_S", "20")
 
-ARGUMENTS = {"u": 7, "s": "/some/path", "b": b"\1\2\3\4", "l": ("sh", "-c", "true"), "f": "fd"}
+ARGUMENTS: dict[str, Arg] = {"u": 7, "s": "/some/path", "b": b"\1\2\3\4", "l": ("sh", "-c", "true"), "f": "fd"}
 
 
 def build(target: Path) -> bool:
@@ -66,6 +70,7 @@ def test_mutated_plans_are_refused_and_never_misread(tmp_path: Path) -> None:
     corpus.mkdir()
     guided = build(fuzzer)
     files = seeds(corpus)
+    command: list[str | Path]
     if guided:
         command = [fuzzer, f"-max_total_time={SECONDS}", "-max_len=65536", "-print_final_stats=1", corpus]
     else:

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a container leaves in its file system must not keep it from being removed."""
+"""What an image says or a container leaves in its file system must not keep it from being stopped or removed."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import pytest
 
 from requires import requires
 
@@ -27,3 +29,15 @@ def test_names_that_are_in_the_way_of_removing_deep_directories(pyrun: Pyrun, ba
     container = pyrun.ok("inspect", "--format", "{{.Id}}", "deep")
     pyrun.ok("rm", "deep")
     assert not Path(pyrun.paths.container(container)).exists()
+
+
+@pytest.mark.parametrize("signal", ["SIGNONE; rm", "9" * 5000, "RTMIN+" + "9" * 5000, "0", "SIGRTMIN+99"])
+def test_a_stop_signal_that_there_is_not(pyrun: Pyrun, busybox_tar: str, signal: str) -> None:
+    """An image's STOPSIGNAL is not looked at until somebody wants to stop the container."""
+    made = pyrun("import", "--change", f"STOPSIGNAL {signal}", "--change", 'CMD ["sleep", "60"]', busybox_tar, "odd")
+    if made.rc != 0:
+        assert "signal" in made.err.lower(), str(made)
+        return
+    pyrun.ok("run", "-d", "--name", "odd", "--init", "odd")
+    pyrun.ok("stop", "odd")
+    pyrun.ok("rm", "odd")
