@@ -200,8 +200,8 @@ def test_bad_regular_expression() -> None:
 
 def test_unknown_status() -> None:
     """A status that there is not is a usage error, not an empty list."""
-    with pytest.raises(UsageError, match="--filter status=runing: no such status"):
-        select({"status": ["runing"]})
+    with pytest.raises(UsageError, match="--filter status=rinnung: no such status"):
+        select({"status": ["rinnung"]})
 
 
 @pytest.fixture
