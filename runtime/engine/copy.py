@@ -11,7 +11,7 @@ import os
 import sys
 
 from pyrun.runtime.engine import containers as c
-from pyrun.runtime.errors import PyrunError
+from pyrun.runtime.errors import Conflict, PyrunError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,6 +79,8 @@ def container_tree(paths: Paths, container_id: str) -> tuple[Tree, int]:
     if state.running and c.process_exists(state):
         root_fd = os.open(f"/proc/{state.pid}/root", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
+            if not c.process_exists(state):  # checked again: what was opened could be a later process's of that pid
+                raise Conflict(f"cp of {container.name}", "it ended just now", hint="try again")
             with open(f"/proc/{state.pid}/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
                 return Tree.running(root_fd, file.read()), root_fd
         except BaseException:

@@ -10,7 +10,7 @@ from pyrun.runtime.engine import containers as c
 from pyrun.runtime.engine.attach import Attach
 from pyrun.runtime.engine.options import DETACH_KEYS
 from pyrun.runtime.engine.start import seccomp_program, terminal_size
-from pyrun.runtime.engine.stop import open_process
+from pyrun.runtime.engine.stop import ended, open_process
 from pyrun.runtime.errors import Conflict, PyrunError, UsageError
 from pyrun.runtime.oci import capabilities, plan, spec
 from pyrun.runtime.oci.launch import Launch
@@ -70,6 +70,8 @@ def exec_(paths: Paths, container_id: str, options: ExecOptions, link: WorkerLin
             open_pipes(fds, interactive=options.interactive)
         extras = exec_extras(paths, container_id, parsed, process, options)
         wanted = plan.exec_plan(process, differing_namespaces(pid), extras)
+        if ended(pidfd, 0.0):  # then what was looked up by its pid may have been a later process's
+            raise Conflict(f"exec in {container.name}", "container is not running")
         launch = Launch(wanted, fds, cgroup_fd=fds["cgroup"], clone_parent=True)
 
         def host_ready(started: Launch) -> None:
