@@ -26,7 +26,7 @@ def private_dir(path: str) -> str:
             os.mkdir(path, 0o700)
         except FileExistsError:
             if not os.path.isdir(path):  # else somebody else was faster
-                raise
+                raise NotADirectoryError(20, "Not a directory", path) from None
     return path
 
 
