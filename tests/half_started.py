@@ -79,7 +79,7 @@ def monitor_pid(pyrun: Pyrun) -> int:
     if not os.path.exists(f"{pyrun.paths.run}/monitor.pid"):
         return 0
     with open(f"{pyrun.paths.run}/monitor.pid", encoding="ascii") as file:
-        return int(file.read())
+        return int(file.read() or 0)  # just being written
 
 
 def stat_fields(pid: int) -> list[str]:
@@ -144,13 +144,16 @@ def until(what: Callable[[], Any], why: str, timeout_s: float = SOON_S) -> Any:
     return value
 
 
-def assert_nothing_left(pyrun: Pyrun, after: str) -> None:
+def assert_nothing_left(pyrun: Pyrun, after: str, *, but: tuple[str, ...] = ()) -> None:
     """No container, name, cgroup, veth, lease, port-map element, run directory, mount or process of a start is left.
 
-    What cleans up works behind the command that was answered, so it gets a while.
+    What cleans up works behind the command that was answered, so it gets a while. `but`: beginnings of lines that do
+    not matter yet.
     """
     deadline = time.monotonic() + 10 * machine.slowness()
-    while (left := everything_left(pyrun)) and time.monotonic() < deadline:
+    while left := [line for line in everything_left(pyrun) if not line.startswith(but)]:
+        if time.monotonic() > deadline:
+            break
         time.sleep(0.01)
     assert not left, f"left behind after {after}:\n" + "\n".join(left)
 
