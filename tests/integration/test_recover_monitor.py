@@ -29,12 +29,13 @@ pytestmark = requires(root=True)
 # Since this kernel a pidfd tells how a process ended that somebody else has reaped (PIDFD_GET_INFO)
 EXIT_CODES_SURVIVE = machine.kernel_version() >= (6, 15)
 
-# As fast as the shell can, on both streams, until /stop is there; the last line says how many there were
+# Tens of thousands of lines a second on both streams, until /stop is there; the last line says how many there were
 WRITER = """
 n=0
 while [ ! -e /stop ]; do
   i=0
   while [ $i -lt 50 ]; do n=$((n+1)); i=$((i+1)); echo "out $n of a line that is long enough"; echo "err $n" >&2; done
+  usleep 1000
 done
 echo "last $n"
 exit 7
