@@ -35,9 +35,9 @@ def test_private_dir_keeps_every_new_parent_private(tmp_path: Path) -> None:
 def test_private_dir_refuses_a_file(tmp_path: Path) -> None:
     """A file of that name, or in the place of a parent, is an error."""
     (tmp_path / "taken").write_text("")
-    with pytest.raises(FileExistsError):
+    with pytest.raises(NotADirectoryError):
         private_dir(f"{tmp_path}/taken")
-    with pytest.raises(FileExistsError):
+    with pytest.raises(NotADirectoryError):
         private_dir(f"{tmp_path}/taken/below")
 
 
