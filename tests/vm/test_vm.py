@@ -109,10 +109,10 @@ def junit_key(node: str) -> str:
 class Run:
     """One VM with the tests of one flavour in it."""
 
-    def __init__(self, vm: Vm, flavour: str, directory: Path) -> None:
+    def __init__(self, vm: Vm, flavour: str, nodes: list[str], directory: Path) -> None:
         self.junit = directory / "junit.xml"
         self.log = directory / "log"
-        (directory / "tests").write_text("".join(f"{node}\n" for node in NODES[flavour]), encoding="utf-8")
+        (directory / "tests").write_text("".join(f"{node}\n" for node in nodes), encoding="utf-8")
         options = ["--systemd"] if flavour == "systemd" else []
         options += ["--timeout", str(LIMIT), "--out", str(directory)]
         with self.log.open("wb") as log:
@@ -126,14 +126,26 @@ class Run:
         if self._outcomes is None:
             self.process.wait(LIMIT + 120)
             self._outcomes = outcomes(self.junit) if self.junit.exists() else {}
-        missing = f"it did not run; the VM's log ends with\n{self.log.read_text(errors='replace')[-4000:]}"
-        return self._outcomes.get(junit_key(node), missing)
+        key = junit_key(node)
+        if key not in self._outcomes:
+            return f"it did not run; the VM's log ends with\n{self.log.read_text(errors='replace')[-4000:]}"
+        return self._outcomes[key]
 
 
 @pytest.fixture(scope="session")
-def runs(vm: Vm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Run]]:
-    """Gives the run of a flavour. Both VMs start at once: each keeps one processor busy most of the time."""
-    started = {flavour: Run(vm, flavour, tmp_path_factory.mktemp(flavour)) for flavour in NODES if NODES[flavour]}
+def runs(
+    request: pytest.FixtureRequest, vm: Vm, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], Run]]:
+    """Gives the run of a flavour, with the tests that this session has chosen (-k and the like).
+
+    Both VMs start at once: each keeps one processor busy most of the time.
+    """
+    chosen: dict[str, list[str]] = {}
+    for item in request.session.items:
+        if isinstance(item, pytest.Function) and item.function is test_in_vm:
+            parameters = item.callspec.params
+            chosen.setdefault(str(parameters["flavour"]), []).append(str(parameters["node"]))
+    started = {flavour: Run(vm, flavour, nodes, tmp_path_factory.mktemp(flavour)) for flavour, nodes in chosen.items()}
     yield started.__getitem__
     for run in started.values():
         run.process.terminate()
