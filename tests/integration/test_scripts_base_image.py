@@ -71,3 +71,25 @@ def test_nothing_of_the_build_is_left(pyrun: Pyrun, python_image: str) -> None:
     find = ("find", "/var/lib/apt/lists", "/var/cache", "/var/log", "-type", "f", "-size", "+0")
     assert pyrun.ok("run", "--rm", python_image, *find) == ""
     assert pyrun.ok("run", "--rm", "--hostname", "box", python_image, "cat", "/etc/hostname") == "box"
+
+
+@pytest.fixture(scope="module")
+def node_image(session_pyrun: Pyrun) -> str:
+    """The name of a stand-in for one of node's images."""
+    done = base_image_script(session_pyrun, "node:alpine")
+    assert done.returncode == 0, done.stderr
+    assert "a stand-in: the Node.js of Debian" in done.stderr
+    return "node:alpine"
+
+
+def test_a_stand_in_has_the_name_and_says_what_it_is(pyrun: Pyrun, node_image: str) -> None:
+    """node:alpine is there under its name, and its label tells what it really is."""
+    label = pyrun.ok("image", "inspect", "--format", '{{index .Config.Labels "pyrun.stand-in"}}', node_image)
+    assert label == "a stand-in: the Node.js of Debian bookworm, not the image node:alpine"
+    assert pyrun.ok("run", "--rm", node_image, "node", "-e", "console.log(6 * 7)") == "42"
+
+
+def test_npm_installs_in_a_stand_in(pyrun: Pyrun, node_image: str) -> None:
+    """npm is there as in node's own images, and reaches the registry that this machine uses."""
+    script = "cd /tmp && npm install --silent left-pad && node -p 'require(\"left-pad\")(7, 3, 0)'"
+    assert pyrun.ok("run", "--rm", node_image, "sh", "-c", script) == "007"
