@@ -28,6 +28,9 @@ HINTS: dict[tuple[str, int], str] = {
     ("MOUNT", ENODEV): "the kernel does not know this file system: is its module loaded?",
     ("MOUNT", EPERM): "in a user namespace only some file systems may be mounted",
     ("BIND", ENOENT): "the source of the mount does not exist on the host",
+    ("BIND_TREE", ENOENT): "there is nothing of this name in what it is to be mounted from",
+    ("BIND_TREE", ENOTDIR): FILE_AND_DIRECTORY,
+    ("BIND_TREE", EINVAL): FILE_AND_DIRECTORY,
     ("BIND", ENOTDIR): FILE_AND_DIRECTORY,
     ("BIND", EINVAL): FILE_AND_DIRECTORY,
     ("MOUNT", ENOTDIR): "the image has a file there",
@@ -90,6 +93,8 @@ def user_words(step: s.Step) -> str:
         return f"sysctl {step.path.replace('/', '.')}={step.value}"
     if isinstance(step, s.Rlimit):
         return f"limit {step.name.removeprefix('RLIMIT_').lower()}"
+    if isinstance(step, s.BindTree):
+        return f"mount {step.source or '/'} on {step.target}"
     if isinstance(step, s.Bind):
         return f"mount {step.source} on {step.target}"
     if isinstance(step, s.Mount):

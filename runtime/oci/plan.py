@@ -15,7 +15,7 @@ from pyrun.runtime.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from pyrun.runtime.oci.capabilities import CapabilitySets
     from pyrun.runtime.oci.spec import Mount, Personality, Process, Spec
@@ -76,6 +76,7 @@ class Extras(Record):
     reaper: bool = False  # --init
     keyring: str = ""  # name of the session keyring; "" keeps the caller's
     cgroup_directory: str = ""  # of the container, on the host's cgroup2; "" mounts a new cgroup2 instead of binding it
+    instead: tuple[tuple[str, s.Step], ...] = ()  # target of a bind mount -> the step that makes it in another way
     capabilities: CapabilitySets | None = None  # what can really be given (capabilities.grantable); None: as configured
 
 
@@ -117,9 +118,8 @@ def container_steps(spec: Spec, extras: Extras, namespaces: NamespacePlan) -> It
             yield s.Netlink()  # early: the host side sets up the network while the mounts are made here
     if namespaces.new_mount:
         yield from root(spec, extras)
-        yield from mounts(
-            spec, extras.cgroup_directory if namespaces.private_cgroup else ""
-        )  # sources are opened while the host is visible
+        # sources are opened while the host is visible
+        yield from mounts(spec, extras.cgroup_directory if namespaces.private_cgroup else "", dict(extras.instead))
         yield from devices(spec, bind=in_userns)  # after the mounts: /dev is one of them
         if process.cwd != "/":
             yield s.Mkdir(process.cwd)  # before the root becomes read-only; docker and runc make it too
@@ -208,7 +208,7 @@ def root(spec: Spec, extras: Extras) -> Iterator[s.Step]:
         yield s.RootBind(extras.root_path)
 
 
-def mounts(spec: Spec, cgroup_directory: str = "") -> Iterator[s.Step]:
+def mounts(spec: Spec, cgroup_directory: str = "", instead: Mapping[str, s.Step] | None = None) -> Iterator[s.Step]:
     """The configuration's mounts, in its order.
 
     A container's cgroup file system is its own directory of the host's, bound: mounting cgroup2 anew shows the same in
@@ -222,7 +222,7 @@ def mounts(spec: Spec, cgroup_directory: str = "") -> Iterator[s.Step]:
         if options.tmpcopyup:
             raise Unsupported(where, "tmpcopyup is not supported yet")
         if options.bind:
-            yield bind(mount)
+            yield (instead or {}).get(mount.destination) or bind(mount)
             continue
         if mount.type in ("cgroup", "cgroup2") and cgroup_directory:
             yield s.Bind(cgroup_directory, mount.destination, 0, options.attr_set, options.attr_clear, 0, 0, PRIVATE)

@@ -235,6 +235,32 @@ class Bind(Step):
         return f"mount {how}{' -o ' + option if option else ''} {self.source} {self.target}"
 
 
+class BindTree(Step):
+    op = "BIND_TREE"
+    why = "somebody else filled the tree: the path is resolved inside it, by descriptor (CVE-2024-1753)"
+    place: str  # an empty directory of ours: an overlay of several directories is mounted there for a moment
+    lower: tuple[str, ...]  # topmost first
+    upper: str  # "" for none: changes are not possible then
+    work: str
+    options: str
+    source: str  # below the tree
+    target: str
+    attr_set: int = 0
+
+    def describe(self) -> str:
+        tree = self.lower[0]
+        lines = []
+        if len(self.lower) > 1 or self.upper:
+            tree = self.place
+            upper = f",upperdir={self.upper},workdir={self.work}" if self.upper else ""
+            lines.append(f"mount -t overlay overlay -o lowerdir={':'.join(self.lower)}{upper} {tree}")
+        words = attribute_words(self.attr_set)
+        lines.append(f"mount --bind{f' -o {words}' if words else ''} {tree}/{self.source.lstrip('/')} {self.target}")
+        if tree == self.place:
+            lines.append(f"umount {tree}")
+        return "; ".join(lines)
+
+
 class MountPropagation(Step):
     op = "MOUNT_PROPAGATION"
     why = "the configuration asks for it on this mount"

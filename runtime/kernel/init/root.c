@@ -254,7 +254,7 @@ static int append_directory(char *data, size_t size, size_t *used, const char *b
     return 0;
 }
 
-int step_ROOT_OVERLAY(const struct arg *a)
+static int mount_overlay(const struct arg *a)
 {
     /* Directories by /proc/self/fd: mount(2) takes one page of options, and 127 paths of layers do not fit in it. */
     static char data[4096];
@@ -262,8 +262,8 @@ int step_ROOT_OVERLAY(const struct arg *a)
     for (uint64_t i = 0; i < a[1].u; i++)
         if (append_directory(data, sizeof data, &used, i ? ":" : "lowerdir=", a[1].l[i]) < 0)
             return -1;
-    if (append_directory(data, sizeof data, &used, ",upperdir=", a[2].s) < 0 ||
-        append_directory(data, sizeof data, &used, ",workdir=", a[3].s) < 0)
+    if (a[2].u && (append_directory(data, sizeof data, &used, ",upperdir=", a[2].s) < 0 ||
+                   append_directory(data, sizeof data, &used, ",workdir=", a[3].s) < 0))
         return -1;
     if (a[4].u) {
         int n = snprintf(data + used, sizeof data - used, ",%s", a[4].s);
@@ -277,6 +277,13 @@ int step_ROOT_OVERLAY(const struct arg *a)
     /* They are the host's directories: not one step longer than needed (CVE-2024-21626). */
     while (overlay_count > 0)
         close(overlay_fds[--overlay_count]);
+    return 0;
+}
+
+int step_ROOT_OVERLAY(const struct arg *a)
+{
+    if (mount_overlay(a) < 0)
+        return -1;
     state.root = open(a[0].s, O_PATH | O_DIRECTORY | O_CLOEXEC);
     return state.root < 0 ? fail("open root file system", a[0].s) : 0;
 }
@@ -346,6 +353,41 @@ int step_BIND(const struct arg *a)
         rc = set_attributes(keep, a[7].u & MS_REC, 0, 0, a[7].u & ~(uint64_t)MS_REC, a[1].s);
     close(keep);
     return rc;
+}
+
+int step_BIND_TREE(const struct arg *a)
+{
+    /* Something out of a tree that others filled: its path is resolved here, inside the tree and by descriptor, so that
+     * no link in it leads to the host's files (CVE-2024-1753, CVE-2024-23651, CVE-2024-23653). More than one directory,
+     * or changes that are thrown away, take an overlay; it is mounted where nobody looks, and only the copy that goes
+     * to the target stays. */
+    bool overlay = a[1].u > 1 || a[2].u;
+    if (a[1].u == 0) {
+        errno = EINVAL;
+        return fail("bind from a tree without directories", a[6].s);
+    }
+    if (overlay && mount_overlay(a) < 0)
+        return -1;
+    const char *top = overlay ? a[0].s : a[1].l[0];
+    int root = open(top, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (root < 0)
+        return fail("open tree", top);
+    struct stat st;
+    int found = openat2_(root, a[5].s, O_PATH, IN_ROOT);
+    if (found < 0 || fstat(found, &st) < 0)
+        return fail("open bind source", a[5].s);
+    /* What the host has mounted below a single directory belongs to it. */
+    int tree = open_tree(found, "", DETACHED | AT_EMPTY_PATH | (overlay ? 0 : AT_RECURSIVE));
+    close(found);
+    close(root);
+    if (tree < 0)
+        return fail("open_tree", a[5].s);
+    if (overlay && umount2(a[0].s, MNT_DETACH) < 0)
+        return fail("unmount", a[0].s);
+    if (set_attributes(tree, true, a[7].u, 0, 0, a[6].s) < 0)
+        return -1;
+    int target = make_target(a[6].s, S_ISDIR(st.st_mode), 0755, false);
+    return target < 0 ? -1 : attach_mount(tree, target, a[6].s);
 }
 
 int step_MOUNT_PROPAGATION(const struct arg *a)

@@ -86,7 +86,9 @@ struct plan_header {
     X(LOOKUP, "ss")       /* argv[0], PATH: finds the program that EXEC runs */                                       \
     X(WAIT_START, "f")    /* FIFO: `start` opens the other end */                                                     \
     X(REAPER, "")         /* stay as a small init, the child goes on */                                               \
-    X(EXEC, "ll")         /* argv, environment */
+    X(EXEC, "ll")         /* argv, environment */                                                                     \
+    /* the root file system again; last, so that older numbers stay */                                                \
+    X(BIND_TREE, "slsssssu") /* as ROOT_OVERLAY (upper and work may be ""), path below the merged tree, target, attr set */
 
 #define WIRE_ENUM(name, signature) OP_##name,
 enum { WIRE_OPERATIONS(WIRE_ENUM) OP_COUNT };
