@@ -116,6 +116,10 @@ class State(Record):
     endpoint: dict[str, Any] | None = None  # of the network: ip, prefix, gateway, mac, …; None without one
     ports: tuple[PortMapping, ...] = ()  # published
     unfinished: bool = False  # `create` or `run` is still at it; if that is killed, recover() takes the container back
+    # A step of a build has an owner: the worker that runs it, its parent. No command shows it; recover() removes it
+    # when the owner is gone.
+    owner: int = 0  # pid; 0 for the containers that people make, which are the monitor's
+    owner_start_time: int = 0  # as pid_start_time
 
     @property
     def running(self) -> bool:
@@ -171,6 +175,16 @@ def process_exists(state: State) -> bool:
     return state.pid > 0 and state.boot_id == boot_id() and pid_start_time(state.pid) == state.pid_start_time
 
 
+def owner_exists(state: State) -> bool:
+    """Whether the worker that runs this step of a build still lives; False for an ordinary container too."""
+    return state.owner > 0 and state.boot_id == boot_id() and pid_start_time(state.owner) == state.owner_start_time
+
+
+def owned_by(pid: int) -> State:
+    """The state of a new container that belongs to process `pid`."""
+    return State(owner=pid, owner_start_time=pid_start_time(pid), boot_id=boot_id())
+
+
 class ContainerStore:
     """All containers of one data root. Methods raise NotFound, Conflict, or PyrunError for a damaged file."""
 
@@ -184,24 +198,28 @@ class ContainerStore:
     def create(self, container: Container, state: State | None = None) -> Container:
         """Takes the name and writes both files. An empty name becomes a random free one: use the container returned.
 
-        Raises UsageError for a bad name, Conflict for one that is taken; nothing is left behind then.
+        One that is owned (a step of a build) gets no name. Raises UsageError for a bad name, Conflict for one that is
+        taken; nothing is left behind then.
         """
+        owned = state is not None and state.owner > 0
         if container.name:
             names.check(container.name)
         directory = self.paths.container(container.id)
         files.private_dir(self._names)
         files.private_dir(self._containers)
         with files.Lock(f"{self._names}/.lock"):
-            name = container.name or names.random_name(lambda name: not self._holder(name))
-            self._refuse_taken(name)
-            container = container.replace(name=name)
+            if not owned:
+                name = container.name or names.random_name(lambda name: not self._holder(name))
+                self._refuse_taken(name)
+                container = container.replace(name=name)
             os.mkdir(directory, 0o700)
             try:
                 # what --rm removes need not survive a power failure, and a sync is milliseconds
                 sync = not container.options.rm
                 files.write_json(f"{directory}/state.json", (state or State()).to_json(), sync=sync)
                 files.write_json(f"{directory}/container.json", container.to_json(), sync=sync)
-                self._link(name, container.id)
+                if not owned:
+                    self._link(name, container.id)
             except BaseException:
                 self._unlink_files(container.id)
                 raise
@@ -287,11 +305,12 @@ class ContainerStore:
 
         Raises NotFound, or Conflict when the beginning fits several containers.
         """
-        if names.is_id(reference) and os.path.isdir(self.paths.container(reference)):
+        if names.is_id(reference) and os.path.isdir(self.paths.container(reference)) and not self._owned(reference):
             return reference
         if holder := self._holder(reference):
             return holder
         fits = [one for one in self.ids() if one.startswith(reference)] if names.is_id_prefix(reference) else []
+        fits = [one for one in fits if not self._owned(one)]
         if len(fits) > 1:
             raise Conflict(f"container '{reference}'", f"{len(fits)} ids begin so", hint="give more of it")
         if not fits:
@@ -299,7 +318,8 @@ class ContainerStore:
         return fits[0]
 
     def all(self) -> tuple[list[tuple[Container, State]], list[PyrunError]]:
-        """Every container with its state, newest first; and one error for each that cannot be read."""
+        """Every container with its state, newest first, but for steps of builds; and one error for each that cannot be
+        read."""
         found: list[tuple[Container, State]] = []
         problems: list[PyrunError] = []
         for container_id in self.ids():
@@ -315,6 +335,7 @@ class ContainerStore:
                     continue
                 except (PyrunError, OSError):  # OSError: not ours to lock, we only look
                     problems.append(error)
+        found = [pair for pair in found if not pair[1].owner]
         found.sort(key=lambda pair: pair[0].created, reverse=True)
         return found, problems
 
@@ -370,6 +391,12 @@ class ContainerStore:
         return state.replace(status=EXITED, pid=0, exit_code=None) if state.running else state
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _owned(self, container_id: str) -> bool:
+        try:
+            return self.load_state(container_id).owner > 0
+        except PyrunError:
+            return False  # damaged: for `rm -f` it is there
 
     def _file(self, container_id: str, name: str) -> str:
         return f"{self.paths.container(container_id)}/{name}"

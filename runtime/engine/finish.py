@@ -179,6 +179,8 @@ def recover_one(
         discard(paths, container_id, None, volumes=False)
         return [f"removed the half-made container {container_id[:12]}"]
     state = store.load_state(container_id)
+    if state.owner:
+        return recover_owned(paths, store, container_id, state, live)
     exists = c.process_exists(state)
     if exists and not (state.unfinished and is_init(state.pid)):
         if state.unfinished:  # its program had just begun to run
@@ -199,6 +201,27 @@ def recover_one(
         finish(paths, container_id, None, link)
         return [f"container {container_id[:12]} ended unseen"]
     return []
+
+
+def recover_owned(
+    paths: Paths, store: c.ContainerStore, container_id: str, state: c.State, live: set[str]
+) -> list[str]:
+    """A step of a build: its worker's business as long as that lives, else it goes with all that it has.
+
+    Address and interface are freed with those of all containers that are gone, a moment later.
+    """
+    if c.owner_exists(state):
+        live.add(container_id)
+        return []
+    from pyrun.runtime.engine.remove import discard
+
+    try:
+        path = store.load(container_id).cgroup_path
+    except PyrunError:  # damaged
+        path = cgroup_mount.container_path(container_id, instance=paths.instance)
+    _end_cgroup(Cgroup(path))
+    discard(paths, container_id, None, volumes=False)
+    return [f"removed the build step {container_id[:12]}, whose build was killed"]
 
 
 def resume_restart(container: c.Container, state: c.State, link: WorkerLink | None) -> list[str]:

@@ -169,7 +169,8 @@ def sweep(paths: Paths, link: WorkerLink) -> None:
                 continue
             try:
                 with store.lock(container_id, blocking=False):
-                    if not c.process_exists(store.load_state(container_id)):
+                    state = store.load_state(container_id)
+                    if not (c.process_exists(state) or c.owner_exists(state)):
                         attach.detach(paths, name, container_id)
             except BlockingIOError:
                 at_work = True

@@ -83,8 +83,8 @@ def config_text(raw: dict[str, Any]) -> bytes:
     return text.replace('"seccomp": null', f'"seccomp": {stdlib_json.dumps(raw["linux"].get("seccomp"))}', 1).encode()
 
 
-def extras(paths: Paths, container: c.Container, parsed: Spec, root_dirs: tuple[str, ...]) -> Extras:
-    """What the plan needs beyond config.json."""
+def extras(paths: Paths, container: c.Container, parsed: Spec, root_dirs: tuple[str, ...], work: str = "") -> Extras:
+    """What the plan needs beyond config.json. `work`: the overlay's, if it is not in the container's directory."""
     options = container.options
     directory = paths.container(container.id)
     process = parsed.process
@@ -104,7 +104,7 @@ def extras(paths: Paths, container: c.Container, parsed: Spec, root_dirs: tuple[
             f"{directory}/rootfs",
             root_dirs[1:],
             root_dirs[0],
-            f"{directory}/work",
+            work or f"{directory}/work",
             "redirect_dir=nofollow,metacopy=off",
         ),
         seccomp=seccomp_program(paths, parsed),
@@ -190,7 +190,7 @@ class Start:
         """See start()."""
         prepared = self.prepare()
         with Undo() as undo:
-            cgroup = self.make_cgroup(prepared, undo)
+            cgroup = make_cgroup(prepared, undo)
             self.network = network.connection(self.paths, self.container, undo)
             fds = self.open_streams(prepared, undo)
             try:
@@ -269,22 +269,6 @@ class Start:
         volumes = VolumeStore(self.paths)
         for point in wanted:
             volumes.copy_up(volumes.get(point.name), tuple(reversed(layers)), point.target)
-
-    def make_cgroup(self, prepared: Prepared, undo: Undo) -> Cgroup:
-        """The cgroup with its limits and device program, before there is a process in it."""
-        resources = prepared.spec.linux.resources
-        cgroup = Cgroup(self.container.cgroup_path)
-        if cgroup.exists():  # a start that was killed may have left it, with processes
-            remove_cgroup(cgroup)
-        if resources is None:
-            cgroup.create()
-        else:
-            cgroup.create(resources)
-        undo.on_failure(remove_cgroup, cgroup)
-        if resources is not None:
-            cgroup.apply(resources)
-            cgroup.allow_devices(resources.devices)
-        return cgroup
 
     def open_streams(self, prepared: Prepared, undo: Undo) -> dict[str, int]:
         """FIFOs for the program's output, which it holds open read-write itself, so that no death of a reader makes
@@ -380,6 +364,23 @@ def log_limits(log_opts: tuple[tuple[str, str], ...]) -> dict[str, int]:
         "max_size_bytes": parse_size(given.get("max-size", "10m")),
         "max_files": int(given.get("max-file", "3")),
     }
+
+
+def make_cgroup(prepared: Prepared, undo: Undo) -> Cgroup:
+    """The cgroup with its limits and device program, before there is a process in it."""
+    resources = prepared.spec.linux.resources
+    cgroup = Cgroup(prepared.container.cgroup_path)
+    if cgroup.exists():  # a start that was killed may have left it, with processes
+        remove_cgroup(cgroup)
+    if resources is None:
+        cgroup.create()
+    else:
+        cgroup.create(resources)
+    undo.on_failure(remove_cgroup, cgroup)
+    if resources is not None:
+        cgroup.apply(resources)
+        cgroup.allow_devices(resources.devices)
+    return cgroup
 
 
 def open_namespace(path: str) -> int:
