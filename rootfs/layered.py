@@ -66,6 +66,10 @@ class Stack:
         """A new fd of the topmost layer's directory, for a TreeWriter."""
         return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._roots[0])
 
+    def roots(self) -> list[int]:
+        """New fds of the layers' directories, topmost first."""
+        return [os.dup(fd) for fd in self._roots]
+
     def resolve(self, path: tuple[bytes, ...], *, follow: bool = True) -> tuple[bytes, ...]:
         """The path with every symlink resolved inside the tree, ".." included; the last component too if `follow`.
 
