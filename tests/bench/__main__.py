@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 sys.dont_write_bytecode = True  # the checkout may belong to somebody else than root
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
-from bench import bundles, checks, crowd, latency, report  # noqa: E402 (only now can it be found)
+from bench import bundles, checks, crowd, images, latency, report  # noqa: E402 (only now can it be found)
 from bench.clock import Failed, call  # noqa: E402
 from bench.engines import Docker, Podman, Pyrun  # noqa: E402
 from bench.sandbox import Host, Sandbox  # noqa: E402
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 DOCUMENT = f"{CHECKOUT}/docs/performance.md"
-SECTIONS = ("run", "memory", "oci")
+SECTIONS = ("run", "memory", "oci", "images")
 
 
 def main() -> int:
@@ -41,6 +41,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--pyrun", default="/usr/local/bin/pyrun")
+    parser.add_argument("--materials", default="", help=argparse.SUPPRESS)
     parser.add_argument("--no-write", action="store_true")
     parser.add_argument("--inside", help=argparse.SUPPRESS)
     parser.add_argument("--tag", help=argparse.SUPPRESS)
@@ -63,7 +64,7 @@ def interrupted(*_: object) -> NoReturn:
 def host(options: argparse.Namespace) -> int:
     """The outer half: see sandbox.Host."""
     arguments = [options.what, "--rounds", str(options.rounds), "--count", str(options.count)]
-    arguments += ["--pyrun", os.path.abspath(options.pyrun)]
+    arguments += ["--pyrun", os.path.abspath(options.pyrun), "--materials", options.materials]
     with Host() as outer:
         code = outer.run_inside(os.path.realpath(__file__), arguments)
         print_results(outer.directory, None if options.no_write or code else DOCUMENT)
@@ -132,6 +133,13 @@ def sections(options: argparse.Namespace, sandbox: Sandbox, engines: list[Engine
         if "memory" in wanted:
             pyrun.stop()  # what ran before the first container: nothing
             save(sandbox, "memory", crowd.rows(pyrun, docker, podman, options.count), facts)
+        if "images" in wanted:
+            lab = images.Lab(sandbox, options.materials, {"pyrun": pyrun, "docker": docker, "podman": podman})
+            try:
+                lab.prepare(f"{CHECKOUT}/examples/flask-app")
+                save(sandbox, "images", images.rows(lab, max(3, options.rounds // 3)), facts)
+            finally:
+                lab.stop()
     if "oci" in wanted:
         facts = facts[:3]
         for program in (f"{options.pyrun}-oci", "runc", "crun"):
