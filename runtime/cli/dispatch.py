@@ -24,10 +24,6 @@ if TYPE_CHECKING:
 
 # docker's commands that pyrun does not have, and what helps instead
 LATER = {
-    **dict.fromkeys(
-        ("pull", "search", "login", "logout"), "images come from archives: docker save, then pyrun load -i FILE"
-    ),
-    "push": "pyrun save -o FILE writes an archive that docker load reads",
     **dict.fromkeys(("build", "builder", "buildx"), "make a root file system and import it: pyrun import FILE NAME"),
     "commit": "pyrun cp copies files out of a container",
     "diff": "what a container changed is in GraphDriver.Data.UpperDir of pyrun inspect",

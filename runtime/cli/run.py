@@ -13,6 +13,8 @@ from pyrun.runtime.errors import EXIT_FAULT, UsageError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrun.runtime.cli.context import Context
+    from pyrun.runtime.cli.progress import Shown
+    from pyrun.runtime.engine.options import RunOptions
 
 USAGE = "IMAGE [COMMAND] [ARG...]"
 
@@ -29,7 +31,7 @@ def run(args: Args, ctx: Context) -> int:
         hint = "leave -t out when stdin is a file or a pipe"
         raise UsageError("run -it", "the input device is not a terminal", hint=hint)
     with traced(ctx, options):
-        container = engine_run(ctx.paths, options, ctx.link)
+        container = engine_run(ctx.paths, options, ctx.link, progress=lambda: shown(ctx, options))
     if options.detach:
         ctx.print(container.id)
     return 0
@@ -44,9 +46,16 @@ def create(args: Args, ctx: Context) -> int:
     if options.explain:
         return print_plan(ctx, options)
     with traced(ctx, options):
-        container = engine_create(ctx.paths, options)
+        container = engine_create(ctx.paths, options, progress=lambda: shown(ctx, options))
     ctx.print(container.id)
     return 0
+
+
+def shown(ctx: Context, options: RunOptions) -> Shown:
+    """How the pull of a missing image is shown: on standard error, as standard output is the container's."""
+    from pyrun.runtime.cli.progress import Shown
+
+    return Shown(ctx.stderr, quiet=options.quiet)
 
 
 EXAMPLES = """\

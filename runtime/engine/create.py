@@ -9,14 +9,21 @@ import time
 from pyrun.cgroups import mount as cgroup_mount
 from pyrun.runtime.engine import containers as c
 from pyrun.runtime.engine.options import MountOption, RunOptions
-from pyrun.runtime.errors import PyrunError, UsageError
+from pyrun.runtime.errors import NotFound, PyrunError, UsageError
 from pyrun.runtime.undo import Undo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pyrun.rootfs.image import Image, ImageConfig
     from pyrun.rootfs.store import ImageStore
+    from pyrun.runtime.engine.pulling import ProgressMaker
     from pyrun.runtime.paths import Paths
+
+
+class ImageMissing(NotFound):
+    """The image is not here, or not for the platform that was asked for: what --pull missing pulls."""
 
 
 def now() -> str:
@@ -25,17 +32,38 @@ def now() -> str:
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(ns // 10**9))}.{ns % 10**9:09d}Z"
 
 
-def create(paths: Paths, options: RunOptions) -> c.Container:
-    """Makes the container: its record, its name, its directory, its volumes.
+def create(paths: Paths, options: RunOptions, *, progress: ProgressMaker | None = None) -> c.Container:
+    """Makes the container: its record, its name, its directory, its volumes. Pulls the image as options.pull says.
 
     Raises NotFound for the image, Conflict for the name, UsageError and Unsupported for options that cannot be had;
     nothing is left behind then, and neither when this process is killed meanwhile (recover()).
     """
-    store = c.ContainerStore(paths)
-    with store.busy():
-        container = make(paths, options)
-        store.update_state(container.id, unfinished=False)
-    return container
+
+    def once(options: RunOptions) -> c.Container:
+        store = c.ContainerStore(paths)
+        with store.busy():
+            container = make(paths, options)
+            store.update_state(container.id, unfinished=False)
+        return container
+
+    return with_image(paths, options, once, progress)
+
+
+def with_image(
+    paths: Paths, options: RunOptions, act: Callable[[RunOptions], c.Container], progress: ProgressMaker | None
+) -> c.Container:
+    """act(options), with the image pulled before it where options.pull says so, or after it said ImageMissing.
+
+    So a start whose image is here looks it up once, and no lock is held while a registry is asked.
+    """
+    if options.pull != "always":
+        try:
+            return act(options)
+        except ImageMissing:
+            pass
+    from pyrun.runtime.engine.pulling import pulled
+
+    return act(pulled(paths, options, progress))
 
 
 def make(paths: Paths, options: RunOptions) -> c.Container:
@@ -46,7 +74,25 @@ def make(paths: Paths, options: RunOptions) -> c.Container:
     check.system(paths, options)  # before anything is looked up: without root not even the images can be
     images = ImageStore(paths)
     with images.hold():  # nobody removes the image between our finding it and our saying that we use it
-        return make_of(paths, options, images.resolve(options.image), images)
+        return make_of(paths, options, find(images, options), images)
+
+
+def find(images: ImageStore, options: RunOptions) -> Image:
+    """The image in the store. Raises ImageMissing."""
+    from pyrun.rootfs import media
+
+    try:
+        image = images.resolve(options.image)
+    except NotFound as error:
+        raise ImageMissing(error.what, error.why, hint=error.hint) from None
+    if options.platform or image.architecture != media.host_platform()[1]:
+        from pyrun.runtime.engine import pulling
+
+        if not pulling.fits(image, options.platform):
+            raise ImageMissing(f"image '{options.image}'", f"it is for {image.platform}, not for {options.platform}")
+        if not options.platform:
+            pulling.warn_of_platform(image)
+    return image
 
 
 def make_of(paths: Paths, options: RunOptions, image: Image, images: ImageStore) -> c.Container:

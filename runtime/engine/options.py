@@ -85,8 +85,8 @@ class RunOptions(Record):
     sig_proxy: bool = True
     rm: bool = False
     cidfile: str = ""
-    pull: str = "missing"  # missing | never: there is nothing to pull with yet
-    platform: str = ""  # os/architecture; "" is this machine's
+    pull: str = "missing"  # missing | always | never
+    platform: str = ""  # os/architecture[/variant]; "" is this machine's
     quiet: bool = False
     explain: bool = False
     trace: bool = False

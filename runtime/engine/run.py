@@ -7,7 +7,7 @@ import os
 
 from pyrun.runtime.engine.attach import Attach
 from pyrun.runtime.engine.containers import ContainerStore
-from pyrun.runtime.engine.create import make
+from pyrun.runtime.engine.create import make, with_image
 from pyrun.runtime.engine.finish import recover_as_worker
 from pyrun.runtime.engine.remove import remove
 from pyrun.runtime.engine.start import start
@@ -17,23 +17,30 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrun.runtime.engine.containers import Container
     from pyrun.runtime.engine.options import RunOptions
+    from pyrun.runtime.engine.pulling import ProgressMaker
     from pyrun.runtime.monitor.worker import WorkerLink
     from pyrun.runtime.paths import Paths
 
 
-def run(paths: Paths, options: RunOptions, link: WorkerLink) -> Container:
+def run(paths: Paths, options: RunOptions, link: WorkerLink, *, progress: ProgressMaker | None = None) -> Container:
     """Creates and starts a container, in a worker of the monitor; unless options.detach, its client is attached.
+
+    The image is pulled first if options.pull says so; `progress` makes what shows it.
 
     When the start fails or is interrupted, the container is removed again, with or without options.rm: of a mistyped
     command nothing is left, and its name is free for the next try. (docker leaves such a container behind.) When this
     process is killed, recover() does the same. Raises what create() and start() raise.
     """
-    try:
-        return create_and_start(paths, options, link)
-    except Conflict:
-        # a name or a port that a killed start has left, and that nobody has cleaned up yet?
-        recover_as_worker(paths, link)
-        return create_and_start(paths, options, link)
+
+    def twice(options: RunOptions) -> Container:
+        try:
+            return create_and_start(paths, options, link)
+        except Conflict:
+            # a name or a port that a killed start has left, and that nobody has cleaned up yet?
+            recover_as_worker(paths, link)
+            return create_and_start(paths, options, link)
+
+    return with_image(paths, options, twice, progress)
 
 
 def create_and_start(paths: Paths, options: RunOptions, link: WorkerLink) -> Container:

@@ -90,12 +90,12 @@ def test_help_for_a_group(flag: str, capsys: pytest.CaptureFixture[str]) -> None
         (("rnu",), "pyrun: unknown command 'rnu'", "hint: did you mean 'run'?"),
         (("imgaes",), "pyrun: unknown command 'imgaes'", "hint: did you mean 'images'?"),
         (("xyzzy",), "pyrun: unknown command 'xyzzy'", "hint: pyrun --help lists the commands"),
-        (("pull", "debian"), "pyrun: unknown command 'pull': pyrun does not have it yet", "hint: images come from"),
+        (("update", "x"), "pyrun: unknown command 'update': pyrun does not have it yet", "hint: remove the container"),
         (("image", "lss"), "pyrun: unknown command 'image lss'", "hint: did you mean 'image ls'?"),
         (
-            ("image", "pull"),
-            "pyrun: unknown command 'image pull': pyrun does not have it yet",
-            "hint: images come from",
+            ("container", "update"),
+            "pyrun: unknown command 'container update': pyrun does not have it yet",
+            "hint: remove the container",
         ),
         (
             ("network", "rm"),
