@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 WIDTH = 110
 CHAPTERS = (
-    ("Everyday commands", ("run", "exec", "ps", "logs", "stop", "rm", "images", "load")),
+    ("Everyday commands", ("run", "exec", "ps", "logs", "stop", "rm", "images", "pull", "push")),
     ("Containers", ("create", "start", "restart", "kill", "pause", "unpause", "attach", "wait", "rename", "cp")),
     ("Look", ("inspect", "top", "stats", "port", "version", "info")),
-    ("Images", ("import", "save", "tag", "rmi", "history")),
+    ("Images", ("load", "save", "import", "tag", "rmi", "history", "search", "login", "logout")),
 )
 GROUP_WORDS = {
     "container": "the container commands under docker's names",
-    "image": "the image commands: ls rm inspect tag load save import history prune",
+    "image": "the image commands: ls rm inspect tag pull push load save import history prune",
     "volume": "volumes: ls create rm inspect prune",
     "network": "networks: ls inspect",
     "system": "the machine: info",
