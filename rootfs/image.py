@@ -101,13 +101,16 @@ class Image(Record):
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
 
 
+def chain_id(parent: str, diff_id: str) -> str:
+    """ChainID(L0) = DiffID(L0), for "" as the parent; ChainID(Ln) = sha256(ChainID(Ln-1) + " " + DiffID(Ln))."""
+    return "sha256:" + hashlib.sha256(f"{parent} {diff_id}".encode()).hexdigest() if parent else diff_id
+
+
 def chain_ids(diff_ids: tuple[str, ...]) -> tuple[str, ...]:
-    """ChainID(L0) = DiffID(L0); ChainID(Ln) = sha256(ChainID(Ln-1) + " " + DiffID(Ln))."""
+    """The chain id of each layer, lowest first."""
     chain: list[str] = []
     for diff_id in diff_ids:
-        chain.append(
-            diff_id if not chain else "sha256:" + hashlib.sha256(f"{chain[-1]} {diff_id}".encode()).hexdigest()
-        )
+        chain.append(chain_id(chain[-1] if chain else "", diff_id))
     return tuple(chain)
 
 

@@ -3,8 +3,10 @@
 
     images/oci-layout  images/index.json  images/blobs/sha256/<hex>       the layout (OCI image spec, image-layout.md)
     images/lock                                                           held (exclusive, briefly) while it changes
-    images/ingest/<random>/                                               blobs on their way in; flock(2)ed by their
-    owner images/garbage                                                        a removal is not finished (collect.py)
+    images/ingest/<random>/    blobs on their way in; flock(2)ed by their owner
+    images/partial/<hex>       half a download; flock(2)ed by who writes it
+    images/keep/<name>.json    what the build cache keeps (keeping.py)
+    images/garbage             a removal is not finished (collect.py)
 
 A writer that dies leaves an ingest directory that nobody holds a lock on; whoever changes the layout next removes it.
 Readers need no lock: index.json is replaced in one step.
@@ -14,8 +16,10 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import itertools
 import json
 import os
+import time
 
 from pyrun.runtime import files
 from pyrun.runtime.errors import PyrunError, SpecError
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
     Descriptors = list[Descriptor]
 
 INDEX = "index.json"
+PARTIAL_SECONDS = 7 * 24 * 3600  # a download that nobody has gone on with for so long is given up
 
 
 class Layout:
@@ -52,9 +57,34 @@ class Layout:
 
     def recover(self) -> None:
         """Removes files that dead processes did not finish writing. The caller holds the lock."""
-        for name in os.listdir(self.path):
-            if name.endswith(".tmp"):  # write_atomic()'s
-                os.unlink(f"{self.path}/{name}")
+        for directory in (self.path, f"{self.path}/keep"):
+            for name in _listed(directory):
+                if name.endswith(".tmp"):  # write_atomic()'s
+                    os.unlink(f"{directory}/{name}")
+        self.remove_partial(PARTIAL_SECONDS)
+
+    def remove_partial(self, older_than: float = 0) -> int:
+        """Removes partial downloads that nobody writes and that are `older_than` so many seconds; returns their bytes.
+
+        The caller holds the lock; whoever opens a partial download does so, and locks it, under it too.
+        """
+        freed = 0
+        now = time.time()
+        for name in _listed(f"{self.path}/partial"):
+            path = f"{self.path}/partial/{name}"
+            try:
+                found = os.stat(path, follow_symlinks=False)
+                if now - found.st_mtime >= older_than and not is_locked(path):
+                    os.unlink(path)
+                    freed += found.st_size
+            except FileNotFoundError:  # its download was finished in this moment
+                continue
+        return freed
+
+    def partial(self, digest: str) -> str:
+        """The path of a blob's partial download, its directory made."""
+        files.private_dir(f"{self.path}/partial")
+        return f"{self.path}/partial/{digest.removeprefix('sha256:')}"
 
     def lock(self) -> files.Lock:
         """The lock under which index.json and blobs change."""
@@ -134,10 +164,10 @@ def parse_index(text: bytes, what: str) -> Descriptors:
 
 
 class Ingest:
-    """A private directory for blobs on their way into the store; a `with` block. Gone with everything in it if it
-    fails.
+    """A private directory for blobs on their way into the store; a `with` block. Gone with everything in it at its end.
 
-    `layers` are chain ids that were unpacked for images still on their way: the collector leaves them alone.
+    `layers` are chain ids that were unpacked for images still on their way: the collector leaves them alone. `sizes`
+    has the bytes of every blob in here. All methods may be called from several threads.
     """
 
     def __init__(self, layout: Layout) -> None:
@@ -145,6 +175,7 @@ class Ingest:
         self.path = ""
         self.sizes: dict[str, int] = {}
         self._fd = -1
+        self._numbers = itertools.count()
 
     def __enter__(self) -> Self:
         with self.layout.lock():  # so that the collector never sees a directory that is not locked yet
@@ -170,8 +201,8 @@ class Ingest:
         """Stores a blob and returns its digest; `digest` is what it must be. Raises ArchiveError, OSError."""
         hasher = hashlib.sha256()
         size = 0
-        temporary = f"{self.path}/.incoming"
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        temporary = f"{self.path}/.incoming-{next(self._numbers)}"
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             for chunk in chunks:
                 hasher.update(chunk)
@@ -181,16 +212,29 @@ class Ingest:
                 view = memoryview(chunk)
                 while view:
                     view = view[os.write(fd, view) :]
+            found = "sha256:" + hasher.hexdigest()
+            if digest and found != digest:
+                raise ArchiveError(
+                    f"image blob {digest}", f"its content is {found}", hint="the archive is damaged: fetch it again"
+                )
+        except BaseException:
+            os.unlink(temporary)
+            raise
         finally:
             os.close(fd)
-        found = "sha256:" + hasher.hexdigest()
-        if digest and found != digest:
-            raise ArchiveError(
-                f"image blob {digest}", f"its content is {found}", hint="the archive is damaged: fetch it again"
-            )
-        os.rename(temporary, self.blob(found))
-        self.sizes[found] = size
+        self.take(temporary, found, size)
         return found
+
+    def take(self, path: str, digest: str, size: int) -> None:
+        """Makes the file at `path`, on the same file system, a blob in here by renaming it. The caller has verified it.
+
+        Raises ArchiveError when it has another size, OSError.
+        """
+        found = os.stat(path, follow_symlinks=False)
+        if found.st_size != size:
+            raise ArchiveError(f"image blob {digest}", f"{found.st_size} bytes, not {size}")
+        os.rename(path, self.blob(digest))
+        self.sizes[digest] = size
 
     def add_json(self, value: Any) -> str:
         """Stores `value` as compact JSON and returns its digest."""
@@ -219,11 +263,14 @@ class Ingest:
         with open(self.blob(digest), "rb") as file:
             return file.read()
 
-    def sync(self) -> None:
-        """Writes the blobs out to the disk: before publish(), unless unpacking has synced the file system already."""
-        from pyrun.runtime.kernel import syscalls
-
-        syscalls.syncfs(self._fd)
+    def sync(self, digests: Iterable[str] | None = None) -> None:
+        """Writes blobs out to the disk, all or some: before publish(), unless unpacking has synced all already."""
+        for digest in self.sizes if digests is None else digests:
+            fd = os.open(self.blob(digest), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
 
     def keep_layers(self, chain: Iterable[str]) -> None:
         """Notes layers that the images in here need, before they are unpacked."""
@@ -244,21 +291,24 @@ class Ingest:
                 os.unlink(second)
 
 
+def _listed(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except FileNotFoundError:
+        return []
+
+
 def ingests(layout: Layout) -> Iterator[tuple[str, bool]]:
     """Every ingest directory, and whether its owner is alive. The caller holds the lock."""
-    try:
-        names = os.listdir(f"{layout.path}/ingest")
-    except FileNotFoundError:
-        return
-    for name in names:
+    for name in _listed(f"{layout.path}/ingest"):
         path = f"{layout.path}/ingest/{name}"
         yield path, is_locked(path)
 
 
 def is_locked(path: str) -> bool:
-    """Whether some process holds a flock(2) on the directory; False when it is gone."""
+    """Whether some process holds a flock(2) on the directory or file; False when it is gone."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:

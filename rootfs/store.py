@@ -19,8 +19,9 @@ import os
 from pyrun.runtime.errors import Conflict, NotFound, PyrunError, UsageError
 from pyrun.runtime.events import step
 
-from . import collect, media, refs
+from . import collect, keeping, media, naming, refs
 from . import image as images
+from .collect import Pruned
 from .disk import writing
 from .layers import Layers
 from .layout import Ingest, Layout, load_json
@@ -28,7 +29,7 @@ from .limits import DEFAULT_LIMITS, ArchiveError, Limits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from typing import Any, BinaryIO
 
     from pyrun.runtime.files import Lock
@@ -37,9 +38,14 @@ if TYPE_CHECKING:
     from .image import Image, Layer
     from .layout import Descriptor, Descriptors
     from .stream import Readable
+    from .unpacker import Unpacker
+    from .usage import StoreUsage
 
     Names = list[str]  # inside the class, `list` is its method
     Images = list[Image]
+    Keeps = list[keeping.Keep]
+
+list_of = list
 
 
 class ImageStore:
@@ -99,7 +105,7 @@ class ImageStore:
             self._recover()
             descriptors = self.layout.index()
             chosen = self._find(source, descriptors)[0]
-            self.layout.write_index(renamed(descriptors, str(name), chosen))
+            self.layout.write_index(naming.renamed(descriptors, str(name), chosen))
 
     def remove(
         self,
@@ -132,17 +138,134 @@ class ImageStore:
             users = in_use(image_id)
             doomed = self._doomed(text, group)
             last = len(doomed) == len(group)
-            _check_removal(text, image_id, group, doomed, users, force)
-            lines = [f"Untagged: {refs.familiar(_name(item))}" for item in doomed if _name(item)]
+            naming.check_removal(text, image_id, group, doomed, users, force)
+            lines = [f"Untagged: {refs.familiar(naming.name_of(item))}" for item in doomed if naming.name_of(item)]
             left = [item for item in descriptors if not any(item is gone for gone in doomed)]
             if last and users:
-                left.append(_nameless(group[0]))
+                left.append(naming.nameless(group[0]))
             self.layout.mark_garbage()
             self.layout.write_index(left)
             if last and not users:
                 lines.append(f"Deleted: {image_id}")
-            gone = self._collect(layers_locked=True)
+            gone, _ = self._collect(layers_locked=True)
             return lines + [f"Deleted: {chain_id}" for chain_id in gone]
+
+    def prune(
+        self,
+        *,
+        all: bool = False,  # noqa: A002 - the flag's name
+        keep: Callable[[Image], bool] = lambda image: False,
+        in_use: Callable[[str], Collection[str]] = lambda image_id: (),
+    ) -> Pruned:
+        """Removes images without a name, with `all` every image that no container uses, and partial downloads.
+
+        keep: whether an image stays all the same (filters by label or age). in_use: as for remove(). What the build
+        cache keeps stays. Returns the lines that remove() gives, and the bytes that became free. Raises OSError.
+        """
+        with (
+            writing("prune images"),
+            self.layers.lock(blocking=True),
+            self.layout.lock(),
+            step("rootfs", "prune images"),
+        ):
+            self._recover()
+            descriptors = self.layout.index()
+            doomed: Images = []
+            for group in self._groups(descriptors).values():
+                try:
+                    image = self._image(group)
+                except PyrunError:
+                    continue  # its manifest or config is damaged: nobody can say that it is not needed
+                if (all or not image.names) and not keep(image) and not in_use(image.id):
+                    doomed.append(image)
+            lines: Names = []
+            for image in doomed:
+                lines += [f"Untagged: {name}" for name in image.names] + [f"Deleted: {image.id}"]
+            ids = {image.id for image in doomed}
+            if ids:
+                self.layout.mark_garbage()
+                self.layout.write_index([d for d in descriptors if self._is_other(d, ids)])
+            gone, freed = self._collect(layers_locked=True)
+            freed += self.layout.remove_partial()
+        return Pruned((*lines, *(f"Deleted: {chain_id}" for chain_id in gone)), freed)
+
+    def usage(self) -> StoreUsage:
+        """What the store takes, for `system df`; see usage.py."""
+        from . import usage
+
+        return usage.usage(self)
+
+    # Keeping ------------------------------------------------------------------------------------------------------
+
+    def keep(
+        self, ingest: Ingest | None, name: str, *, layers: Sequence[str], blobs: Sequence[str], data: Mapping[str, Any]
+    ) -> None:
+        """Keeps layers (chain ids) and blobs (digests; of `ingest`, or in the store) until drop_kept(name).
+
+        data: what the owner wants to find again, a JSON object. Replaces what the name had. Raises PyrunError when one
+        of them is not there, UsageError for a name that is no file name, OSError.
+        """
+        kept = keeping.Keep(name, tuple(layers), tuple(blobs), data, 0.0)
+        mine = [digest for digest in blobs if ingest is not None and digest in ingest.sizes]
+        with writing(f"keep {name}"), step("rootfs", f"keep {name}"):
+            if ingest is not None and mine:
+                ingest.sync(mine)
+            with self.layout.lock():
+                self.layout.create()
+                if ingest is not None:
+                    ingest.publish(mine)
+                missing = self._missing(kept)
+                if missing:
+                    self.layout.mark_garbage()
+                    raise PyrunError(f"keep {name}", f"{missing} is not in the store")
+                keeping.write(self.layout, kept)
+
+    def kept(self, prefix: str = "") -> Keeps:
+        """All that is kept under names that begin with `prefix`, by name; parts of it may be gone."""
+        return list_of(keeping.every(self.layout, prefix))
+
+    def kept_one(self, name: str) -> keeping.Keep | None:
+        """What is kept under `name`, noted as used now; None when there is none, or a part of it is gone."""
+        found = keeping.read(self.layout, name)
+        if found is None or self._missing(found):
+            return None
+        try:
+            os.utime(keeping.path_of(self.layout, name))
+        except FileNotFoundError:
+            return None
+        return found
+
+    def drop_kept(self, names: Iterable[str]) -> Pruned:
+        """Forgets what is kept under these names, and removes what nobody else needs of it. Never inside hold()."""
+        with (
+            writing("drop build cache"),
+            self.layers.lock(blocking=True),
+            self.layout.lock(),
+            step("rootfs", "drop build cache"),
+        ):
+            self.layout.create()
+            self.layout.mark_garbage()
+            for name in names:
+                try:
+                    os.unlink(keeping.path_of(self.layout, name))
+                except FileNotFoundError:
+                    continue
+            gone, freed = self._collect(layers_locked=True)
+        return Pruned(tuple(f"Deleted: {chain_id}" for chain_id in gone), freed)
+
+    def find_blob(self, digest: str) -> str | None:
+        """The path of a blob that the store has. It is safe from removal only while an ingest has it: Ingest.pin()."""
+        path = self.layout.blob(digest)
+        return path if refs.is_digest(digest) and digest.startswith("sha256:") and os.path.exists(path) else None
+
+    def _missing(self, kept: keeping.Keep) -> str:
+        """The first layer or blob of it that is not in the store, "" for none."""
+        for chain_id in kept.layers:
+            if not self.layers.has(chain_id):
+                return f"layer {chain_id}"
+        return next((f"blob {digest}" for digest in kept.blobs if self.find_blob(digest) is None), "")
+
+    # Adding -------------------------------------------------------------------------------------------------------
 
     def add(
         self,
@@ -152,18 +275,21 @@ class ImageStore:
         *,
         repo_digests: Sequence[str] = (),
         exact: bool = True,
+        unpacker: Unpacker | None = None,
     ) -> Image:
         """Makes an image whose blobs are all in `ingest` part of the store: verifies, unpacks, then shows it under
         `names`.
 
-        names: full references. `exact=False`: an image with the same id that is there already is named instead. Raises
-        SpecError, ArchiveError, OSError; then the store is as it was.
+        names: full references. `exact=False`: an image with the same id that is there already is named instead.
+        `unpacker`: one of this image's layers, some of which it has begun. Raises SpecError, ArchiveError, OSError;
+        then the store is as it was.
         """
         image = images.parse(manifest_digest, *self._documents(ingest, manifest_digest))
         self._check_blobs(ingest, image)
         ingest.keep_layers(image.chain_ids)
-        unpacked = self.layers.ensure(image.layers, lambda layer: open(ingest.blob(layer.digest), "rb"), self.limits)
-        if not unpacked:
+        opened = lambda layer: open(ingest.blob(layer.digest), "rb")  # noqa: E731
+        unpacked = unpacker.finish(opened) if unpacker is not None else False
+        if not self.layers.ensure(image.layers, opened, self.limits) and not unpacked:
             ingest.sync()
         with self.layout.lock(), step("rootfs", f"add image {refs.short_id(image.id)} {' '.join(names)}"):
             self._recover()
@@ -183,10 +309,16 @@ class ImageStore:
             if not names and not any(item["digest"] == descriptor["digest"] for item in descriptors):
                 descriptors.append(descriptor)
             for name in names:
-                descriptors = renamed(descriptors, name, descriptor)
+                descriptors = naming.renamed(descriptors, name, descriptor)
             self.layout.write_index(descriptors)
             group = [item for item in descriptors if item["digest"] == descriptor["digest"]]
             return self._image(group)
+
+    def unpacker(self, layers: Sequence[Layer]) -> Unpacker:
+        """A `with` block that unpacks an image's layers (all of them, lowest first) while their blobs come in."""
+        from .unpacker import Unpacker
+
+        return Unpacker(self.layers, layers, self.limits)
 
     def load(self, source: str | Readable) -> Names:
         """Adds the images of an archive; see loading.load()."""
@@ -242,7 +374,7 @@ class ImageStore:
         return groups
 
     def _config_digest(self, descriptor: Descriptor) -> str:
-        known = _annotation(descriptor, media.CONFIG_DIGEST)
+        known = naming.annotation(descriptor, media.CONFIG_DIGEST)
         if known:
             return known
         return images.manifest_blobs(self.layout.read_json(descriptor["digest"], self.limits))[0][0]
@@ -255,15 +387,15 @@ class ImageStore:
         image = images.parse(digest, manifest, config)
         sizes = [self.layers.size(layer.chain_id) for layer in image.layers]
         size = sum(layer.size if known is None else known for layer, known in zip(image.layers, sizes, strict=True))
-        names = sorted({refs.familiar(_name(item)) for item in group if _name(item)})
-        pulled = {text for item in group for text in _annotation(item, media.REPO_DIGESTS).split()}
+        names = sorted({refs.familiar(naming.name_of(item)) for item in group if naming.name_of(item)})
+        pulled = {text for item in group for text in naming.annotation(item, media.REPO_DIGESTS).split()}
         return image.replace(names=tuple(names), size=size, repo_digests=tuple(sorted(pulled)))
 
     def _find(self, text: str, descriptors: Descriptors) -> Descriptors:
         """The descriptors of the image that `text` names, the one that was named first."""
         prefix = refs.id_prefix(text)
         if not (len(prefix) == 64 or text.startswith("sha256:")):
-            named = _by_name(text, descriptors, strict=not prefix)
+            named = naming.by_name(text, descriptors, strict=not prefix)
             if named is not None:
                 same = self._groups(descriptors).get(self._config_digest(named), [named])
                 return [named, *(item for item in same if item is not named)]
@@ -275,13 +407,13 @@ class ImageStore:
                 raise Conflict(
                     f"image id '{text}' is ambiguous", f"{len(groups)} images begin with it", hint="add more digits"
                 )
-        raise _no_such_image(text, descriptors)
+        raise naming.no_such_image(text, descriptors)
 
     def _doomed(self, text: str, group: Descriptors) -> Descriptors:
         """The descriptors that removing `text` removes: the named one, or all of them for an id."""
         named = None
         if not (text.startswith("sha256:") or refs.is_hex_id(text)):
-            named = _by_name(text, group, strict=False)
+            named = naming.by_name(text, group, strict=False)
         return [named] if named is not None else group
 
     def _existing(self, descriptors: Descriptors, image_id: str) -> Descriptor | None:
@@ -320,12 +452,19 @@ class ImageStore:
 
     def _recover(self) -> None:
         """Finishes what dead processes began; the layout's lock is held."""
-        if collect.needed(self.layout):
+        if collect.needed(self.layout, self.layers):
             self._collect(layers_locked=False)
         self.layout.recover()
         self.layers.recover()
 
-    def _collect(self, *, layers_locked: bool) -> Names:
+    def _is_other(self, descriptor: Descriptor, ids: set[str]) -> bool:
+        """Whether a descriptor stands for none of these images."""
+        try:
+            return descriptor.get("mediaType") in media.INDEXES or self._config_digest(descriptor) not in ids
+        except PyrunError:
+            return True
+
+    def _collect(self, *, layers_locked: bool) -> tuple[Names, int]:
         return collect.collect(self.layout, self.layers, self._used, layers_locked=layers_locked)
 
     def _used(self, descriptor: Descriptor) -> tuple[Iterable[str], Iterable[str]]:
@@ -334,89 +473,3 @@ class ImageStore:
         config = images.manifest_blobs(manifest)[0][0]
         image = images.parse(descriptor["digest"], manifest, self.layout.read_json(config, self.limits))
         return (descriptor["digest"], config, *(layer.digest for layer in image.layers)), image.chain_ids
-
-
-def renamed(descriptors: Descriptors, name: str, target: Descriptor) -> Descriptors:
-    """The index with the full reference `name` on `target`'s manifest, and on nothing else.
-
-    A manifest that loses its last name this way stays, nameless; a nameless descriptor of the target makes room.
-    """
-    kept = [item for item in descriptors if _name(item) != name]
-    alive = {item["digest"] for item in kept}
-    kept += [_nameless(item) for item in descriptors if _name(item) == name and item["digest"] not in alive]
-    kept = [item for item in kept if item["digest"] != target["digest"] or _name(item)]
-    notes = {key: value for key, value in (target.get("annotations") or {}).items() if key in media.OURS}
-    notes |= {media.REF_NAME: name, media.CONTAINERD_NAME: name}
-    return [*kept, {**target, "annotations": notes}]
-
-
-def _nameless(descriptor: Descriptor) -> Descriptor:
-    """The descriptor of an image that is there without a name."""
-    notes = {
-        k: v
-        for k, v in (descriptor.get("annotations") or {}).items()
-        if k not in (media.REF_NAME, media.CONTAINERD_NAME)
-    }
-    plain = {key: value for key, value in descriptor.items() if key != "annotations"}
-    return {**plain, "annotations": notes} if notes else plain
-
-
-def _annotation(descriptor: Descriptor, key: str) -> str:
-    return str((descriptor.get("annotations") or {}).get(key, ""))
-
-
-def _name(descriptor: Descriptor) -> str:
-    """The full reference of a descriptor, "" for none."""
-    return _annotation(descriptor, media.REF_NAME)
-
-
-def _by_name(text: str, descriptors: Descriptors, *, strict: bool) -> Descriptor | None:
-    """The descriptor that the reference `text` names. A text that is no reference raises UsageError if `strict`."""
-    try:
-        wanted = refs.normalise(text)
-    except UsageError:
-        if strict:
-            raise
-        return None
-    for item in descriptors:
-        if not wanted.digest:
-            if _name(item) == str(wanted):
-                return item
-        elif f"{wanted.repository}@{wanted.digest}" in _annotation(item, media.REPO_DIGESTS).split() or (
-            item["digest"] == wanted.digest and _name(item).startswith(f"{wanted.repository}:")
-        ):
-            return item
-    return None
-
-
-def _check_removal(
-    text: str, image_id: str, group: Descriptors, doomed: Descriptors, users: Names, force: bool
-) -> None:
-    """docker's rules for `rmi`: what needs --force, and what even that does not do. Raises Conflict."""
-    last = len(doomed) == len(group)
-    what = f"cannot remove image '{text}'"
-    if users and last:
-        who = (
-            f"container {users[0]} uses it"
-            if len(users) == 1
-            else f"{len(users)} containers use it ({', '.join(users[:3])})"
-        )
-        if not any(_name(item) for item in doomed):
-            raise Conflict(what, who, hint="remove the containers first: pyrun rm")
-        if not force:
-            raise Conflict(what, who, hint="remove the containers first, or take only the name off with --force")
-    repositories = {refs.parse(_name(item)).repository for item in doomed if _name(item)}
-    if len(doomed) > 1 and len(repositories) > 1 and not force:
-        raise Conflict(what, "it has names in several repositories", hint="remove the names one by one, or use --force")
-
-
-def _no_such_image(text: str, descriptors: Descriptors) -> NotFound:
-    from difflib import get_close_matches  # only for somebody who mistyped
-
-    names = sorted({refs.familiar(_name(item)) for item in descriptors if _name(item)})
-    bare = {name.rpartition(":")[0]: name for name in names}
-    wanted = text.rpartition(":")[0] or text
-    near = [name for name in names if name.rpartition(":")[0] == wanted]
-    near += [bare[name] for name in get_close_matches(wanted, bare, 3, 0.6) if bare[name] not in near]
-    hint = f"did you mean {' or '.join(near[:3])}?" if near else "pyrun images lists what is there"
-    return NotFound(f"no such image '{text}'", hint=hint)

@@ -44,6 +44,7 @@ class TreeWriter:
     resolve      path -> canonical path: the parent directory in the merged view, when this root is only its top layer
     owner        (uid, gid) for everything, in place of what the entries say
     existing     path -> Entry or None: what is there now; then a directory and something else never replace one another
+    implied      gets, at the end, the directories whose metadata no entry and no layer below has given: see settle()
 
     Entries with errors raise ArchiveError; system calls that fail raise it too, with the OSError as cause and in
     `errno`.
@@ -58,6 +59,7 @@ class TreeWriter:
         resolve: Callable[[tuple[bytes, ...]], tuple[bytes, ...]] | None = None,
         owner: tuple[int, int] | None = None,
         existing: Callable[[tuple[bytes, ...]], Entry | None] | None = None,
+        implied: list[tuple[bytes, ...]] | None = None,
     ) -> None:
         self.root_fd = root_fd
         self.overlay = overlay
@@ -66,6 +68,8 @@ class TreeWriter:
         self._resolve = resolve
         self._owner = owner
         self._existing = existing
+        self._implied = implied
+        self._unlisted: dict[tuple[bytes, ...], None] = {}  # as a set in order: parents come first
         self._parents: dict[tuple[bytes, ...], int] = {}
         self._directories: dict[tuple[bytes, ...], Entry] = {}
         self._copied_up: set[tuple[bytes, ...]] = (
@@ -83,13 +87,21 @@ class TreeWriter:
         try:
             if cause is None:
                 self._finish_directories()
+                if self._implied is not None:
+                    self._implied.extend(self._unlisted)
         finally:
             self._forget_parents()
 
     def default_root(self) -> None:
         """Gives a new root the metadata of the layers' below, or 0755 0:0, unless an entry for it comes."""
         like = self._metadata_of(()) if self._metadata_of else None
-        self._directories.setdefault((), like or Entry((), DIR, 0o755))
+        if () not in self._directories:
+            self.settle((), like or Entry((), DIR, 0o755))
+            self._unlisted[()] = None
+
+    def settle(self, parts: tuple[bytes, ...], like: Entry) -> None:
+        """Gives the directory at `parts`, if there is one at the end, the metadata of `like`."""
+        self._directories[parts] = like
 
     def add(self, entry: Entry, data: Iterable[memoryview | bytes] = ()) -> None:
         """Creates `entry` with a file's `data`, replacing what has its name (a directory stays one and is merged)."""
@@ -98,6 +110,7 @@ class TreeWriter:
                 if entry.kind is not DIR:
                     raise entry.error("only a directory can be the root")
                 self._directories[()] = entry
+                self._unlisted.pop((), None)
                 return
             if self._existing is not None:
                 _check_kinds(entry, self._existing(entry.parts))
@@ -174,7 +187,10 @@ class TreeWriter:
             return  # a dangling symlink, or somebody was faster: the caller opens it and sees
         if deleted:
             self._mark_opaque(parent, name)
-        self._directories.setdefault(parts, like or Entry(parts, DIR, 0o755))
+        if parts not in self._directories:
+            self.settle(parts, like or Entry(parts, DIR, 0o755))
+            if not deleted:
+                self._unlisted[parts] = None
         if like:
             self._copied_up.add(parts)
 
@@ -231,6 +247,7 @@ class TreeWriter:
         xattrs.wanted(entry)  # an attribute that must not be there is reported now, while the entry is at hand
         self._directories[entry.parts] = entry
         self._copied_up.discard(entry.parts)
+        self._unlisted.pop(entry.parts, None)
 
     def _symlink(self, entry: Entry, parent: int, name: bytes, _: object) -> None:
         try:

@@ -19,7 +19,7 @@ from .tree import TreeWriter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 WHITEOUT = b".wh."
 OPAQUE = b".wh..wh..opq"
@@ -44,6 +44,7 @@ def unpack(
     require_end: bool = False,
     limits: Limits = DEFAULT_LIMITS,
     metadata_of: Callable[[tuple[bytes, ...]], Entry | None] | None = None,
+    implied: list[tuple[bytes, ...]] | None = None,
 ) -> Unpacked:
     """Unpacks a layer (tar, plain or compressed) below the empty directory `root_fd`.
 
@@ -52,6 +53,7 @@ def unpack(
         digest: what the blob must hash to, diff_id: what the uncompressed tar must hash to; "" for not known.
         require_end: the tar's end mark must be there; for a stream that no digest covers.
         metadata_of: see TreeWriter: what parent directories that the layer does not list look like below.
+        implied: gets those directories instead, for inherit(), where the layers below are not there yet.
 
     Returns what it found. Raises ArchiveError, naming the entry, for hostile or damaged archives, digests that differ,
     and a full disk; the directory then holds half a layer, and the caller removes it.
@@ -66,7 +68,7 @@ def unpack(
     try:
         source = stream.ByteStream(ahead, limits)
         count = size = 0
-        with TreeWriter(root_fd, overlay=True, metadata_of=metadata_of) as writer:
+        with TreeWriter(root_fd, overlay=True, metadata_of=metadata_of, implied=implied) as writer:
             writer.default_root()
             for entry in tarread.entries(source, limits, require_end=require_end):
                 count += 1
@@ -103,6 +105,17 @@ def add(writer: TreeWriter, entry: Entry, source: stream.ByteStream) -> None:
         if hidden in (b"", b".", b".."):
             raise entry.error("a whiteout of nothing")
         writer.whiteout(entry, hidden)
+
+
+def inherit(
+    root_fd: int, implied: Iterable[tuple[bytes, ...]], metadata_of: Callable[[tuple[bytes, ...]], Entry | None]
+) -> None:
+    """Gives directories that a layer made without listing them the metadata they have below. Raises ArchiveError."""
+    with TreeWriter(root_fd, overlay=True) as writer:
+        for parts in implied:
+            like = metadata_of(parts)
+            if like is not None:
+                writer.settle(parts, like)
 
 
 def syncfs(fd: int) -> None:

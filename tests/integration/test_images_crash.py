@@ -9,6 +9,7 @@ import random
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -64,6 +65,7 @@ def killed_before(number: int, action: Callable[[], object]) -> bool:
                     if seen == number:
                         os.kill(os.getpid(), signal.SIGKILL)
 
+            threading.setprofile(watch)
             sys.setprofile(watch)
             action()
             sys.setprofile(None)
