@@ -72,9 +72,9 @@ def pack(
     Sockets are left out, holes become zeros, attributes that belong to overlayfs or to this host stay here. Raises
     ArchiveError, naming the file, for what a layer cannot hold; UsageError for another compression; OSError.
     """
-    compress = _COMPRESSORS.get(compression)
+    compress = COMPRESSORS.get(compression)
     if compress is None:
-        raise UsageError(f"compression '{compression}'", f"not one of {', '.join(filter(None, _COMPRESSORS))}")
+        raise UsageError(f"compression '{compression}'", f"not one of {', '.join(filter(None, COMPRESSORS))}")
     plain = hashlib.sha256()
     packer = _Packer(directory, lowers, ignore, epoch)
     with step("rootfs", f"pack {directory} as a layer"):
@@ -237,4 +237,5 @@ def _zstd(chunks: Iterator[bytes]) -> Iterator[bytes]:
     yield frame.flush()
 
 
-_COMPRESSORS: dict[str, Callable[[Iterator[bytes]], Iterator[bytes]]] = {"": _plain, "gzip": _gzip, "zstd": _zstd}
+# How a layer's chunks are compressed, by the name of its media type; push uses them too.
+COMPRESSORS: dict[str, Callable[[Iterator[bytes]], Iterator[bytes]]] = {"": _plain, "gzip": _gzip, "zstd": _zstd}
