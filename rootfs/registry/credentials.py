@@ -192,10 +192,10 @@ def _read(path: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise PyrunError(path, "must be a JSON object")
     for key in ("auths", "credHelpers"):
-        if not isinstance(value.get(key) or {}, dict):
-            raise PyrunError(f"{path}: {key}", "must be an object")
         if value.get(key, {}) is None:
             del value[key]  # docker writes null for a map that it never made
+        if not isinstance(value.get(key, {}), dict):
+            raise PyrunError(f"{path}: {key}", "must be an object")
     return value
 
 

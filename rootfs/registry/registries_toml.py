@@ -52,15 +52,18 @@ class Found:
 class Table:
     """A table of a file, with what an error in it needs to say: the file, its text, and where the table is in it."""
 
-    def __init__(self, path: str, text: str, values: dict[str, Any], keys: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, path: str, text: str, values: dict[str, Any], keys: tuple[str, ...] = (), start: int = 0
+    ) -> None:
         self.path = path
         self.text = text
         self.values = values
         self.keys = keys
+        self.start = start
 
     def error(self, key: str, why: str, hint: str = "") -> PyrunError:
         """An error about one key, as file, line and key."""
-        line = line_of(self.text, (*self.keys, key))
+        line = line_of(self.text, (*self.keys, key), self.start)
         return PyrunError(f"{self.path}:{line}: {key}" if line else f"{self.path}: {key}", why, hint=hint)
 
     def known(self, keys: Sequence[str]) -> None:
@@ -100,14 +103,18 @@ class Table:
         value = self.values.get(key, {})
         if not isinstance(value, dict):
             raise self.error(key, "must be a table", f"write [{key}]" if not self.keys else "")
-        return Table(self.path, self.text, value, (*self.keys, key))
+        return Table(self.path, self.text, value, (*self.keys, key), self.start)
 
     def tables(self, key: str) -> list[Table]:
         """An array of tables, [] when it is not there."""
         value = self.values.get(key, [])
         if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
             raise self.error(key, "must be an array of tables", f"write [[{'.'.join((*self.keys, key))}]]")
-        return [Table(self.path, self.text, item, (*self.keys, key)) for item in value]
+        found, keys, start = [], (*self.keys, key), self.start
+        for item in value:
+            start = line_of(self.text, keys, start + bool(found))
+            found.append(Table(self.path, self.text, item, keys, start))
+        return found
 
     def file(self, name: str) -> str:
         """A file's name made absolute."""
@@ -147,20 +154,27 @@ def podman_files() -> list[str]:
     return files
 
 
-def line_of(text: str, keys: tuple[str, ...]) -> int:
-    """The line, from 1, where the last of `keys` is set, or where the table around it begins; 0 if neither is found."""
+def line_of(text: str, keys: tuple[str, ...], start: int = 0) -> int:
+    """The line, from 1, where the last of `keys` is set, or else the innermost thing around it; 0 if there is neither.
+
+    start: a line before which nothing counts, for the later tables of an array.
+    """
     here: tuple[str, ...] = ()
-    around = 0
+    around, depth = 0, 0
     for number, line in enumerate(text.splitlines(), 1):
         line = line.strip()
         if line.startswith("["):
-            here = _path(line.rstrip())
-            if here == keys:
-                return number
-            if here and here == keys[: len(here)]:
-                around = number
-        elif "=" in line and (*here, *_path(f"{line.partition('=')[0]} = 0")) == keys:
+            found = here = _path(line)
+        elif "=" in line:
+            found = (*here, *_path(f"{line.partition('=')[0]} = 0"))
+        else:
+            continue
+        if number < start or not found:
+            continue
+        if found == keys:
             return number
+        if found == keys[: len(found)] and len(found) > depth:
+            around, depth = number, len(found)
     return around
 
 
