@@ -63,3 +63,8 @@ def render(error: PyrunError, stderr: TextIO) -> None:
 def one_line(text: str) -> str:
     """Control characters made visible: a name in a message must not be able to forge a line or colour the terminal."""
     return "".join(char if char.isprintable() or "\udc80" <= char <= "\udcff" else repr(char)[1:-1] for char in text)
+
+
+def printable(ctx: Context, text: str) -> str:
+    """`text` as data for a program, or with control characters made visible for a terminal."""
+    return one_line(text) if ctx.stdout.isatty() else text

@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 # docker's commands that pyrun does not have, and what helps instead
 LATER = {
     **dict.fromkeys(("build", "builder", "buildx"), "make a root file system and import it: pyrun import FILE NAME"),
-    "commit": "pyrun cp copies files out of a container",
-    "diff": "what a container changed is in GraphDriver.Data.UpperDir of pyrun inspect",
-    "export": "pyrun cp CONTAINER:/ - writes a tar",
     "update": "remove the container and run it again with other limits",
     "events": "pyrun ps, pyrun wait and pyrun logs -f tell what happens",
     "compose": "start the containers one by one",

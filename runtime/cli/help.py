@@ -16,7 +16,7 @@ WIDTH = 110
 CHAPTERS = (
     ("Everyday commands", ("run", "exec", "ps", "logs", "stop", "rm", "images", "pull", "push")),
     ("Containers", ("create", "start", "restart", "kill", "pause", "unpause", "attach", "wait", "rename", "cp")),
-    ("Look", ("inspect", "top", "stats", "port", "version", "info")),
+    ("Look", ("inspect", "top", "stats", "port", "diff", "version", "info")),
     ("Images", ("load", "save", "import", "tag", "rmi", "history", "search", "login", "logout")),
 )
 GROUP_WORDS = {

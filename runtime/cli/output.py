@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 
+from pyrun.runtime.cli.context import one_line
 from pyrun.runtime.cli.flags import LIST, SWITCH, Flag
 from pyrun.runtime.engine.templates import Map, parse, render, table
 from pyrun.runtime.errors import UsageError
@@ -63,6 +64,9 @@ def print_rows(
 ) -> None:
     """Prints rows as --format asks: a table of the `default` columns if it says nothing.
 
+    An image's author chose much of what is in them. In a table, and for a terminal, control characters are made
+    visible: they could forge rows, or steer the terminal.
+
     Args:
         ctx: where to.
         rows: one dict per line, field -> value (or templates.Lazy, or a method).
@@ -78,14 +82,14 @@ def print_rows(
     if not form.startswith("table "):
         nodes = parse(form)
         for row in rows:
-            ctx.print(render(nodes, row))
+            ctx.print(render(nodes, row, one_line if ctx.stdout.isatty() else None))
         return
     nodes = parse(form.removeprefix("table ").lstrip(" "))
     rows = list(rows)
     if not rows and os.geteuid() != 0 and not os.environ.get("PYRUN_DATA_ROOT"):
         ctx.warn("this is what you have as an ordinary user; what root has: sudo pyrun …")
     headings = Map({**columns, "Label": _heading_of_label})
-    ctx.print(*table([render(nodes, headings), *(render(nodes, row) for row in rows)]))
+    ctx.print(*table([render(nodes, headings), *(render(nodes, row, one_line) for row in rows)]))
 
 
 def print_objects(ctx: Context, objects: Sequence[dict[str, Any]], form: str) -> None:
@@ -97,11 +101,18 @@ def print_objects(ctx: Context, objects: Sequence[dict[str, Any]], form: str) ->
 
         values = [plain(value) for value in objects]
         text = json.dumps(values, indent=4 if not form else None, ensure_ascii=False)
-        ctx.print(text)
+        ctx.print(_json_for(ctx, text))
         return
     nodes = parse(form)
     for value in objects:
-        ctx.print(render(nodes, value))
+        ctx.print(render(nodes, value, one_line if ctx.stdout.isatty() else None))
+
+
+def _json_for(ctx: Context, text: str) -> str:
+    """JSON escapes most control characters, but not those from U+0080 to U+009F, and some terminals obey these."""
+    if text.isascii() or not ctx.stdout.isatty():
+        return text
+    return "".join(f"\\u{ord(char):04x}" if "\x80" <= char <= "\x9f" else char for char in text)
 
 
 def _heading_of_label(name: str) -> str:

@@ -18,7 +18,7 @@ from pyrun.runtime.engine.template_parser import Chain, Command, Literal, Node, 
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
 __all__ = ["Lazy", "Map", "TemplateError", "parse", "render", "table"]
@@ -26,11 +26,20 @@ __all__ = ["Lazy", "Map", "TemplateError", "parse", "render", "table"]
 MIN_WIDTH, PADDING = 10, 3  # of a column, as docker's tabwriter has them
 
 
-def render(nodes: tuple[Node, ...], data: Any) -> str:
-    """The text that a parsed template makes of `data`. Raises TemplateError (a UsageError) in one line."""
+class _Value(str):
+    """What an action printed, unlike the template's own text."""
+
+    __slots__ = ()
+
+
+def render(nodes: tuple[Node, ...], data: Any, clean: Callable[[str], str] | None = None) -> str:
+    """The text that a parsed template makes of `data`, each value passed through `clean`; the template's own text is
+    left as it is. Raises TemplateError (a UsageError) in one line."""
     out: list[str] = []
     _run(nodes, data, {"$": data}, out)
-    return "".join(out)
+    if clean is None:
+        return "".join(out)
+    return "".join([clean(piece) if isinstance(piece, _Value) else piece for piece in out])
 
 
 def table(lines: Iterable[str]) -> list[str]:
@@ -51,7 +60,7 @@ def _run(nodes: tuple[Node, ...], dot: Any, variables: dict[str, Any], out: list
             assert node.pipeline is not None
             value = _pipeline(node.pipeline, dot, variables)
             if not node.pipeline.names:
-                out.append(show(value))
+                out.append(_Value(show(value)))
         elif node.kind == "range":
             _range(node, dot, variables, out)
         else:
