@@ -26,10 +26,15 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def distance(one: str, other: str) -> int:
-    """Levenshtein: how many letters must be put in, taken out or replaced to make one word into the other."""
+    """How many letters must be put in, taken out, replaced or swapped with their neighbour to make the other word."""
+    before: list[int] = []
     row = list(range(len(other) + 1))
     for i, letter in enumerate(one, 1):
-        previous, row[0] = row[0], i
+        above, row, two_above = row, [i], before
         for j, against in enumerate(other, 1):
-            previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (letter != against))
+            edits = min(above[j] + 1, row[j - 1] + 1, above[j - 1] + (letter != against))
+            if i > 1 and j > 1 and letter == other[j - 2] and one[i - 2] == against:
+                edits = min(edits, two_above[j - 2] + 1)
+            row.append(edits)
+        before = above
     return row[-1]
