@@ -20,7 +20,7 @@ from .errors import RegistryError, printable
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
+    from typing import Any, NoReturn
 
     from .transport import Host
 
@@ -118,7 +118,7 @@ def fetch(host: Host, repository: str, target: str, what: str, cap: int, *, acce
     wanted = target if ":" in target else claimed if refs.is_digest(claimed) else ""
     if wanted:
         check_digest(data, wanted, f"manifest of {what}")
-    digest = "sha256:" + hashlib.sha256(data).hexdigest()
+    digest = sha256(data)
     return read(data, digest, kind, what)
 
 
@@ -264,3 +264,13 @@ def resolve(
         document = inner
     check_image(document, what)
     return top, document
+
+
+def sha256(data: bytes) -> str:
+    """ "sha256:<hex>" of `data`."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def missing(digest: str) -> NoReturn:
+    """Raises NotFound for a blob that should be in the store."""
+    raise NotFound(f"image blob {digest}", "it is missing from the store", hint="load or pull the image again")

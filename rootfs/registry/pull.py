@@ -20,7 +20,7 @@ from pyrun.runtime import events
 from pyrun.runtime.errors import NotFound, PyrunError
 from pyrun.runtime.record import Record
 
-from . import crew, manifests, naming, partial, transport
+from . import crew, manifests, origins, partial, transport
 from .blobs import Wanted, download
 from .progress import Progress, key_of
 
@@ -218,10 +218,10 @@ class _Pull:
             ]
             crew.run([task for task in tasks if task is not None], self.jobs, self.registry.cancel)
             named = [] if self.reference.digest else [str(self.reference)]
-            text = naming.repo_digest(self.reference, digest)
+            text = origins.repo_digest(self.reference, digest)
             added = self.store.add(ingest, document.digest, named, repo_digests=[text], unpacker=unpacker)
         if text not in added.repo_digests:
-            naming.note(self.store, document.digest, text)
+            origins.note(self.store, document.digest, text)
             added = added.replace(repo_digests=tuple(sorted({*added.repo_digests, text})))
         for layer in layers.values():
             if layer.digest in self._fetched:

@@ -85,7 +85,7 @@ class Registry:
             except PyrunError as error:
                 if self.cancelled:
                     raise
-                host.down = host.down or isinstance(error, Unreachable)
+                host.down = isinstance(error, Unreachable)
                 said.append(f"mirror: {error}")
         try:
             return attempt(self.hosts[-1])
