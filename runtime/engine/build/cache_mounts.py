@@ -20,7 +20,7 @@ import time
 
 from pyrun.rootfs.inroot import remove_path
 from pyrun.runtime import files
-from pyrun.runtime.engine.build.cancel import Cancelled
+from pyrun.runtime.engine.build.failure import Cancelled
 from pyrun.runtime.events import step
 from pyrun.runtime.record import Record
 
@@ -71,6 +71,16 @@ def root(paths: Paths) -> str:
     return f"{paths.data}/build/cache"
 
 
+def path_of(paths: Paths, cache_id: str, base: str) -> str:
+    """The directory that a cache is in, there or not: the first, where private ones have made several."""
+    return f"{_directory(paths, cache_id, base, 0)}/fs"
+
+
+def _directory(paths: Paths, cache_id: str, base: str, number: int) -> str:
+    key = hashlib.sha256(f"{cache_id}\0{base}".encode("utf-8", "surrogateescape")).hexdigest()
+    return f"{root(paths)}/{key}-{number}"
+
+
 def claim(
     paths: Paths, cache_id: str, sharing: str, base: str, fill: Callable[[str], None], cancel: Event | None = None
 ) -> Claimed:
@@ -84,10 +94,9 @@ def claim(
     Raises Cancelled, PyrunError, OSError, and what `fill` raises; then nothing is left behind.
     """
     files.private_dir(root(paths))
-    key = hashlib.sha256(f"{cache_id}\0{base}".encode("utf-8", "surrogateescape")).hexdigest()
     number = 0
     while True:
-        path = f"{root(paths)}/{key}-{number}"
+        path = _directory(paths, cache_id, base, number)
         try:
             fd = _lock(path, sharing, cancel, f"cache mount {cache_id}")
         except FileNotFoundError:
@@ -113,7 +122,7 @@ def _lock(path: str, sharing: str, cancel: Event | None, what: str) -> int:
             if cancel is None:
                 time.sleep(POLL_S)
             elif cancel.wait(POLL_S):
-                raise Cancelled(what)
+                raise Cancelled(what, "cancelled")
         if not os.path.samestat(os.fstat(fd), os.stat(path)):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
     except BaseException:

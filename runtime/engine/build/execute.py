@@ -22,7 +22,7 @@ from pyrun.runtime import events
 from pyrun.runtime.engine import config, network
 from pyrun.runtime.engine import containers as c
 from pyrun.runtime.engine.build import mounts, stubs
-from pyrun.runtime.engine.build.cancel import Cancelled
+from pyrun.runtime.engine.build.failure import Cancelled
 from pyrun.runtime.engine.create import now
 from pyrun.runtime.engine.finish import exit_code
 from pyrun.runtime.engine.options import RunOptions, Ulimit
@@ -205,7 +205,7 @@ class _Run:
     def stop_if_cancelled(self) -> None:
         """Raises Cancelled."""
         if self.cancel.is_set():
-            raise Cancelled(self.request.title or "RUN")
+            raise Cancelled(self.request.title or "RUN", "cancelled")
 
     # ---- start
 

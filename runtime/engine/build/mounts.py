@@ -234,6 +234,11 @@ def _ignored(ignore: Filter, entry: Entry, own: tuple[bytes, ...]) -> bool:
     return bool(own) and ignore.ignored(os.fsdecode(b"/".join(own)), entry.kind is DIR)
 
 
+def cache_base(mount: RunMount) -> str:
+    """Tells what a cache is filled with at first: another base is another cache."""
+    return f"{mount.base}\0{mount.source}" if mount.lowers else ""
+
+
 def _cache(place: Place, mount: RunMount, arranged: Arranged, cancel: Event | None) -> None:
     def fill(directory: str) -> None:
         if mount.lowers:
@@ -248,8 +253,7 @@ def _cache(place: Place, mount: RunMount, arranged: Arranged, cancel: Event | No
 
     if mount.lowers:
         look(mount.lowers, mount)
-    base = f"{mount.base}\0{mount.source}" if mount.lowers else ""
-    cache = cache_mounts.claim(place.paths, mount.id or mount.target, mount.sharing, base, fill, cancel)
+    cache = cache_mounts.claim(place.paths, mount.id or mount.target, mount.sharing, cache_base(mount), fill, cancel)
     arranged.hold(cache)
     words = ("rbind", "rprivate", "rro") if mount.readonly else ("rbind", "rprivate")
     arranged.add(mount.target, cache.path, words, directory=True)
