@@ -17,14 +17,14 @@ CHAPTERS = (
     ("Everyday commands", ("run", "exec", "ps", "logs", "stop", "rm", "images", "pull", "push")),
     ("Containers", ("create", "start", "restart", "kill", "pause", "unpause", "attach", "wait", "rename", "cp")),
     ("Look", ("inspect", "top", "stats", "port", "diff", "version", "info")),
-    ("Images", ("load", "save", "import", "tag", "rmi", "history", "search", "login", "logout")),
+    ("Images", ("load", "save", "import", "commit", "export", "tag", "rmi", "history", "search", "login", "logout")),
 )
 GROUP_WORDS = {
     "container": "the container commands under docker's names",
-    "image": "the image commands: ls rm inspect tag pull push load save import history prune",
+    "image": "the image commands: ls rm inspect tag pull push load save import history tree diff mount prune",
     "volume": "volumes: ls create rm inspect prune",
     "network": "networks: ls inspect",
-    "system": "the machine: info",
+    "system": "the machine: df prune info",
 }
 GLOBAL = (
     ("    --data-root DIR", "images, containers and volumes live here (default /var/lib/pyrun)"),
