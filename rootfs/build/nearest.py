@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The word that was meant: BuildKit's rule, at most two edits away, so that our hints name what its hints name."""
+"""The word that was meant: at most two edits away, as BuildKit has it, and at most half of a short word."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MOST_EDITS = 2
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """The first of the nearest words of `known` in the writing of `word` (all lower or all upper case), or ""."""
-    best, least = "", MOST_EDITS + 1
+    best, least = "", min(MOST_EDITS, max(1, len(word) // 2)) + 1
     for candidate in known:
         if abs(len(candidate) - len(word)) < least and (edits := distance(word.lower(), candidate.lower())) < least:
             best, least = candidate, edits
