@@ -1,0 +1,420 @@
+# SPDX-License-Identifier: Apache-2.0
+"""COPY and ADD: from sources and a destination to a plan, its content key, and files in a layer.
+
+The rules are those of the Dockerfile reference (COPY, ADD) and, where that is silent, what BuildKit does:
+
+    a symlink that is named as source is followed inside its tree, one found in a directory is copied as it is
+    a directory's entries are copied, not the directory; a file goes into an existing directory, or one named with "/"
+    missing directories of the destination are 0755 (or --chmod's octal) and 0:0 (or --chown's)
+    an existing directory keeps its metadata if it is the destination, and takes the source's if it lies below it
+    symlinks in the destination are followed inside the image; below it nothing is followed
+    a file replaces a file or symlink; a directory and something else never replace one another
+    attributes of files: security.capability, system.posix_acl_*, user.* (xattrs.RULES), after the owner is set
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from pyrun.rootfs.entry import show
+from pyrun.runtime.errors import Conflict, NotFound, UsageError
+from pyrun.runtime.record import Record
+
+from . import modes, scan
+from .scan import Folder, Item, Selection
+from .source import Directory, Tree, open_directory
+from .wildcard import Pattern, is_wildcard
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pyrun.rootfs.layered import Stack
+
+    from .source import Path
+
+    Child = tuple[os.stat_result, int, tuple[int, ...]]
+
+
+class CopyRequest(Record):
+    """One instruction, or the part of it that takes from one tree.
+
+    sources      as written, variables expanded; taken from the root of the tree
+    destination  absolute, already joined with WORKDIR; a trailing "/" says that it is a directory
+    owner        (uid, gid) of --chown, or None
+    chmod        --chmod: "", octal or symbolic
+    parents      --parents;  excludes: --exclude
+    unpack       ADD: a source that is a tar archive, plain or compressed, is unpacked
+    """
+
+    sources: tuple[str, ...]
+    destination: str
+    owner: tuple[int, int] | None = None
+    chmod: str = ""
+    parents: bool = False
+    excludes: tuple[str, ...] = ()
+    unpack: bool = False
+
+
+class CopyPlan:
+    """What will be written, in order. The tree must stay open until apply()."""
+
+    def __init__(self, tree: Tree, request: CopyRequest, folders: list[Folder]) -> None:
+        self.tree = tree
+        self.request = request
+        self.folders = folders
+        self.change = modes.parse(request.chmod)
+        self.plain_mode = 0o755 if self.change is None or self.change.octal < 0 else self.change.octal
+        self.plain_owner = request.owner or (0, 0)
+
+    @property
+    def entries(self) -> int:
+        """How many files and directories there are; unpacked archives count as one."""
+        return sum(len(folder.files) + 1 for folder in self.folders)
+
+    def mode(self, info: os.stat_result) -> int:
+        """The permission bits that something will have in the image."""
+        mode = stat.S_IMODE(info.st_mode)
+        if self.change is None:
+            return mode
+        return self.change.apply(mode, directory=stat.S_ISDIR(info.st_mode))
+
+    def owner(self, info: os.stat_result) -> tuple[int, int]:
+        """The owner that something will have in the image."""
+        if self.request.owner is not None:
+            return self.request.owner
+        return (0, 0) if self.tree.context else (info.st_uid, info.st_gid)
+
+    def digest(self) -> str:
+        """The content key ("sha256:…"): names, kinds, modes and owners as they will be, link targets, attributes and
+        file contents; no times. After apply() it is that of what was written, should files have changed meanwhile.
+
+        Raises PyrunError for what cannot be read.
+        """
+        from . import contents
+
+        return contents.digest(self)
+
+
+def plan(tree: Tree, request: CopyRequest, target: Stack) -> CopyPlan:
+    """Where everything goes, without opening a file.
+
+    target: the image so far, which decides whether the destination is a directory and where its symlinks lead.
+
+    Raises NotFound for a source that is not there, Conflict where a directory and something else would replace one
+    another, UsageError for a bad pattern or mode, PyrunError for what cannot be read.
+    """
+    if not request.destination.startswith("/"):
+        raise UsageError(f"copy to '{request.destination}'", "the destination must be absolute")
+    planned = CopyPlan(tree, request, [])
+    work = _Planner(tree, request, target)
+    for source in request.sources:
+        work.source(source)
+    planned.folders = work.folders
+    return planned
+
+
+def apply(copy: CopyPlan, fs: str, lowers: Sequence[str], *, epoch: int | None = None) -> None:
+    """Writes the plan into the directory `fs`, the upper one of an overlay over `lowers` (lowest first).
+
+    epoch: seconds since 1970; directories that no source has get this time, in place of now.
+
+    Raises PyrunError: names what failed; `fs` then holds a part of it. Nothing outside `fs` is touched.
+    """
+    from . import place
+
+    place.write(copy, fs, lowers, epoch)
+
+
+def inline(name: str, content: bytes, mode: int = 0o644, *, scratch: str | None = None) -> Tree:
+    """A tree that holds one file: a heredoc's. Its directory is made in `scratch` and goes when the tree is closed."""
+    import tempfile
+
+    directory = tempfile.mkdtemp(prefix="inline-", dir=scratch)
+    try:
+        fd = os.open(os.path.join(directory, _file_name(name)), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW)
+        with open(fd, "wb") as file:
+            file.write(content)
+            os.fchmod(fd, mode)
+        return Tree.directory(directory, "the Dockerfile", remove=directory)
+    except BaseException:
+        from pyrun.rootfs.inroot import remove_path
+
+        remove_path(directory)
+        raise
+
+
+def _file_name(name: str) -> str:
+    if not name or "/" in name or "\0" in name or name in (".", ".."):
+        raise UsageError(f"invalid file name '{name}'", "a name without a slash is needed")
+    return name
+
+
+class _Planner:
+    """Adds one source after another; knows what the earlier ones will have written."""
+
+    def __init__(self, tree: Tree, request: CopyRequest, target: Stack) -> None:
+        self.tree = tree
+        self.request = request
+        self.target = target
+        self.folders: list[Folder] = []
+        self.directories: set[Path] = set()
+        self.files: set[Path] = set()
+        asked = request.destination
+        self.named_directory = asked.endswith(("/", "/.")) or request.parents
+        self.base = target.resolve(_components(asked))
+
+    def source(self, text: str) -> None:
+        """Everything that one source stands for."""
+        start, include = _pivot(text) if self.request.parents else (text, "")
+        found = list(self._matches(start, text))
+        for path, name in found:
+            self._add(path, name, text, include)
+        if not found and not is_wildcard(text):
+            raise self._missing(text)
+
+    # Where sources are --------------------------------------------------------------------------------------------
+
+    def _matches(self, start: str, text: str) -> Iterator[tuple[Path, bytes]]:
+        """(resolved path, last component as written or found) of each match; wildcards are expanded in sorted order."""
+        parts = _components(start)
+        fixed = next((n for n, part in enumerate(parts) if is_wildcard(os.fsdecode(part))), len(parts))
+        if fixed == len(parts):
+            path = self._resolve(parts)
+            if path is not None:
+                yield path, parts[-1] if parts else b""
+            return
+        patterns = [Pattern(os.fsdecode(part)) for part in parts[fixed:]]
+        base = self._resolve(parts[:fixed])
+        if base is None:
+            raise self._missing(text)
+        for path in self._wild(base, patterns):
+            resolved = self._resolve(path)
+            if resolved is not None:
+                yield resolved, path[-1]
+
+    def _wild(self, base: Path, patterns: Sequence[Pattern]) -> Iterator[Path]:
+        try:
+            directory = self.tree.open(base)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR):
+                return
+            raise scan.cannot_read(self.tree, base, error) from error
+        with directory:
+            children = directory.children()
+        for name in sorted(children):
+            if patterns[0].matches(name):
+                path = (*base, os.fsencode(name))
+                if len(patterns) == 1:
+                    yield path
+                elif children[name][2]:
+                    yield from self._wild(path, patterns[1:])
+
+    def _resolve(self, parts: Path) -> Path | None:
+        """The path with symlinks followed inside the tree; None if .dockerignore hides a link on its way."""
+        if self.tree.ignore is not None and parts:
+            path = os.fsdecode(b"/".join(parts))
+            # a directory may be hidden and yet hold exceptions: scan() finds out
+            if self.tree.ignore.ignored(path, False) and not self.tree.ignore.may_contain_exceptions(path):
+                return None
+        try:
+            return self.tree.stack.resolve(parts)
+        except OSError as error:
+            raise scan.cannot_read(self.tree, parts, error) from error
+
+    def _look(self, path: Path) -> tuple[Directory, Child] | None:
+        """The open directory above `path`, and what is there; None if nothing is. The caller closes the directory."""
+        try:
+            directory = self.tree.open(path[:-1])
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR):
+                return None
+            raise scan.cannot_read(self.tree, path, error) from error
+        child = directory.child(path[-1])
+        if child is None:
+            directory.close()
+            return None
+        return directory, child
+
+    # What becomes of one match ------------------------------------------------------------------------------------
+
+    def _add(self, path: Path, name: bytes, text: str, include: str) -> None:
+        selection = Selection(self.tree.ignore, include, self.request.excludes)
+        if not path:
+            with self.tree.open(()) as root:
+                self._tree(root, path, os.fstat(root.fds[0]), selection, text, include)
+            return
+        found = self._look(path)
+        if found is None:
+            raise self._missing(text)
+        above, (info, layer, parts) = found
+        with above:
+            if parts:
+                with above.below(path[-1], parts) as directory:
+                    self._tree(directory, path, info, selection, text, include)
+            elif include:
+                raise Conflict(f"copy '{text}'", "what stands before /./ is not a directory")
+            else:
+                wanted = selection.wanted(os.fsdecode(b"/".join(path)), os.fsdecode(name), False)[0]
+                if wanted:
+                    self._file(above, path, name, info, layer)
+                elif self.tree.ignore is not None and self.tree.ignore.ignored(os.fsdecode(b"/".join(path)), False):
+                    raise self._missing(text)
+
+    def _tree(
+        self, directory: Directory, path: Path, info: os.stat_result, selection: Selection, text: str, include: str
+    ) -> None:
+        """A directory: its entries go to the destination."""
+        base = self._base()
+        folders = scan.scan(self.tree, directory, path, base, selection)
+        hidden = self.tree.ignore is not None and path and self.tree.ignore.ignored(os.fsdecode(b"/".join(path)), True)
+        empty = len(folders) == 1 and not folders[0].files
+        if empty and (hidden or (include and not is_wildcard(text))):
+            raise self._missing(text)
+        self._make(base)
+        folders[0].mtime_ns = info.st_mtime_ns
+        self._check(folders)
+        self._keep(folders)
+
+    def _file(self, above: Directory, path: Path, name: bytes, info: os.stat_result, layer: int) -> None:
+        """Something that is no directory: into the destination if that is one, else under its name."""
+        base = self._base()
+        item = scan.item_of(self.tree, above, path, info, layer)
+        folder = Folder(path[:-1], base, None)
+        folder.files = [item]
+        if self.request.unpack and stat.S_ISREG(info.st_mode) and self._is_archive(above, item, path):
+            folder.unpack = True
+            self._make(base)
+        else:
+            if self.named_directory or self._kind(base) == "directory":
+                item.to = name
+            elif not base:
+                raise Conflict("copy to '/'", "it is a directory")
+            else:
+                folder.place, item.to = base[:-1], base[-1]
+                if base in self.files:
+                    raise UsageError(
+                        f"copy several files to '{self.request.destination}'",
+                        "each would replace the one before",
+                        hint=f"a directory ends with a slash: {self.request.destination}/",
+                    )
+            self._make(folder.place)
+            self._check([folder])
+        self._keep([folder])
+
+    def _is_archive(self, above: Directory, item: Item, path: Path) -> bool:
+        from . import archives
+
+        try:
+            fd = above.open_file(item.name, item.layer)
+        except OSError as error:
+            raise scan.cannot_read(self.tree, path, error) from error
+        with open(fd, "rb") as file:
+            return archives.is_archive(file)
+
+    # The destination ----------------------------------------------------------------------------------------------
+
+    def _base(self) -> Path:
+        if self.named_directory:
+            self._make(self.base)
+        return self.base
+
+    def _kind(self, path: Path) -> str:
+        """ "directory", "other" or "" for what is at exactly `path` of the image, with what is planned so far."""
+        if path in self.directories or not path:
+            return "directory"
+        if path in self.files:
+            return "other"
+        try:
+            with open_directory(self.target, path[:-1]) as directory:
+                child = directory.child(path[-1])
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                return ""
+            raise
+        return "" if child is None else "directory" if child[2] else "other"
+
+    def _make(self, path: Path) -> None:
+        """Plans the directories on the way to `path`, and itself, that are not there."""
+        for depth in range(1, len(path) + 1):
+            part = path[:depth]
+            kind = self._kind(part)
+            if kind == "other":
+                raise Conflict(f"copy to '{self.request.destination}'", f"'/{_text(part)}' is not a directory")
+            if not kind:
+                self._keep([Folder((), part, None)])
+
+    def _check(self, folders: list[Folder]) -> None:
+        """That no directory takes the place of something else, or the other way round."""
+        there: dict[Path, dict[str, Child] | None] = {}
+        for folder in folders:
+            place = folder.place
+            if place in self.files:
+                raise self._not_directory(place)
+            if folder is folders[0]:
+                children = self._children(place)
+            else:
+                above = there[place[:-1]]
+                child = above.get(os.fsdecode(place[-1])) if above else None
+                if child is not None and not child[2]:
+                    raise self._not_directory(place)
+                children = self._children(place) if child is not None else None
+            there[place] = children
+            for item in folder.files:
+                existing = children.get(os.fsdecode(item.to)) if children else None
+                if (existing is not None and existing[2]) or (*place, item.to) in self.directories:
+                    raise Conflict(
+                        f"copy '{_text((*folder.source, item.name))}'",
+                        f"'/{_text((*place, item.to))}' is a directory in the image",
+                    )
+
+    def _children(self, place: Path) -> dict[str, Child] | None:
+        try:
+            with open_directory(self.target, place) as directory:
+                return directory.children()
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                return None
+            raise
+
+    def _not_directory(self, place: Path) -> Conflict:
+        return Conflict(f"copy a directory to '/{_text(place)}'", "a file or symlink has that name in the image")
+
+    def _keep(self, folders: list[Folder]) -> None:
+        self.folders += folders
+        for folder in folders:
+            self.directories.add(folder.place)
+            if not folder.unpack:
+                self.files.update([(*folder.place, item.to) for item in folder.files])
+
+    def _missing(self, text: str) -> NotFound:
+        from .missing import missing
+
+        return missing(self.tree, text)
+
+
+def _pivot(text: str) -> tuple[str, str]:
+    """--parents: (where the copy starts, what is wanted below it); "/./" divides the two."""
+    start, divided, wanted = text.partition("/./")
+    if not divided:
+        start, wanted = "", text
+    return start, os.fsdecode(b"/".join(_components(wanted))) or "**"
+
+
+def _components(path: str) -> Path:
+    """The components of a path below the root; "." and ".." are resolved by text, as BuildKit does, never above it."""
+    if "\0" in path:
+        raise UsageError(f"invalid path '{path!r}'", "NUL in it")
+    done: list[bytes] = []
+    for part in os.fsencode(path).split(b"/"):
+        if part == b"..":
+            done[-1:] = []
+        elif part not in (b"", b"."):
+            done.append(part)
+    return tuple(done)
+
+
+def _text(path: Path) -> str:
+    return show(b"/".join(path))
