@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 # docker's commands that pyrun does not have, and what helps instead
 LATER = {
-    **dict.fromkeys(("build", "builder", "buildx"), "make a root file system and import it: pyrun import FILE NAME"),
     "update": "remove the container and run it again with other limits",
     "events": "pyrun ps, pyrun wait and pyrun logs -f tell what happens",
     "compose": "start the containers one by one",

@@ -36,6 +36,7 @@ COMMANDS = {
     "commit": ("commit", "COMMIT", COLD),
     "diff": ("diff", "DIFF", COLD),
     "export": ("export", "EXPORT", COLD),
+    "build": ("build", "BUILD", WARM),
     "images": ("images", "IMAGES", COLD),
     "image inspect": ("inspect", "IMAGE_INSPECT", COLD),
     "image diff": ("diff", "IMAGE_DIFF", COLD),
@@ -83,6 +84,7 @@ GROUPS = {
         "prune": "container prune",
     },
     "image": {
+        "build": "build",
         "ls": "images",
         "list": "images",
         "rm": "rmi",
@@ -105,6 +107,8 @@ GROUPS = {
         "list": "volume ls",
         "remove": "volume rm",
     },
+    "builder": {"build": "build"},
+    "buildx": {"build": "build"},
     "network": {"ls": "network ls", "list": "network ls", "inspect": "network inspect"},
     "system": {"info": "info"},
 }

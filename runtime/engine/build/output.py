@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What becomes of the target: an image of the store under its tags, files, archives, a push; and the files that say so.
+
+An image that is there already is only named: a rebuild in which everything was cached writes the index at most.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+
+from pyrun.rootfs import media, refs
+from pyrun.runtime import files
+from pyrun.runtime.engine.humanize import SECOND, rfc3339
+from pyrun.runtime.errors import PyrunError
+from pyrun.runtime.record import Record
+
+from .options import Output
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from pyrun.rootfs.image import Image
+
+    from .progress import Vertex
+    from .stage import State
+    from .work import Work
+
+STORED = ("image", "docker")  # outputs that put the image into the store (docker: without a dest)
+
+
+class Built(Record):
+    """What a build made. `image` is None when only files were asked for; `names` are its full references."""
+
+    image: Image | None
+    names: tuple[str, ...]
+    document: Any  # the image's config
+    digest: str = ""  # of the manifest
+    image_id: str = ""
+
+
+def finish(work: Work, state: State) -> Built:
+    """Makes of the target's state what the options ask for. Raises UsageError, OSError, a registry's errors."""
+    options = work.options
+    outputs = options.outputs or (Output("docker"),)
+    names = tuple(dict.fromkeys(str(tag_of(tag)) for tag in (*options.tags, *_output_names(outputs))))
+    epoch = "" if work.epoch is None else rfc3339(work.epoch * SECOND)
+    document = state.image(dict(options.labels), epoch)
+    keys = sorted(work.cache.used) if any(place.kind == "inline" for place in options.cache_to) else []
+    if keys:
+        from .sharing import inline_records
+
+        document["pyrun.build.cache"] = inline_records(work, state)
+    stored = any(_is_stored(output) for output in outputs) or any(o.kind in ("oci", "docker") for o in outputs)
+    vertex = work.progress.vertex("exporting to image" if stored else "exporting")
+    vertex.start()
+    built = Built(None, names, document)
+    try:
+        if stored:
+            keep_names = names if any(_is_stored(output) for output in outputs) else ()
+            built = _add(work, state, built, keep_names, vertex)
+        for output in outputs:
+            _export(work, state, built, output, vertex)
+        _notes(work, built)
+    except BaseException as error:
+        vertex.error(str(error))
+        raise
+    vertex.done()
+    return built
+
+
+def tag_of(text: str) -> refs.Reference:
+    """A -t as a reference. Raises UsageError."""
+    from pyrun.runtime.errors import UsageError
+
+    name = refs.normalise(text)
+    if name.digest:
+        raise UsageError(f"cannot tag as '{text}'", "a tag has no digest")
+    return name
+
+
+def _output_names(outputs: Sequence[Output]) -> list[str]:
+    return [name for output in outputs for name in output.names]
+
+
+def _is_stored(output: Output) -> bool:
+    return output.kind in STORED and not output.dest
+
+
+# ── the image ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _add(work: Work, state: State, built: Built, names: tuple[str, ...], vertex: Vertex) -> Built:
+    """The image in the store, new or found, with its names."""
+    store = work.store
+    config = encoded(built.document)
+    image_id = digest_of(config)
+    manifest = encoded(_manifest(work, state, config))
+    digest = digest_of(manifest)
+    image: Image | None
+    try:
+        image = store.resolve(image_id)
+    except PyrunError:  # not there, or damaged: then adding it repairs it
+        image = None
+    if image is not None and image.digest != digest:
+        image = None
+    if image is None:
+        ingest = work.ingest
+        ingest.add([config])
+        ingest.add([manifest])
+        for layer in state.layers:
+            ingest.pin(layer.digest)
+        image = store.add(ingest, digest, names)
+    else:
+        for name in names:
+            if refs.familiar(name) not in image.names:
+                store.tag(image_id, name)
+    vertex.status(f"writing image {image_id} done")
+    for name in names:
+        vertex.status(f"naming to {name} done")
+    return built.replace(image=image, digest=digest, image_id=image_id)
+
+
+def _manifest(work: Work, state: State, config: bytes) -> dict[str, Any]:
+    notes = dict(work.options.annotations) | {k: v for out in work.options.outputs for k, v in out.annotations}
+    return {
+        "schemaVersion": 2,
+        "mediaType": media.OCI_MANIFEST,
+        "config": {"mediaType": media.OCI_CONFIG, "digest": digest_of(config), "size": len(config)},
+        "layers": [
+            {"mediaType": layer.media_type, "digest": layer.digest, "size": layer.size} for layer in state.layers
+        ],
+        **({"annotations": notes} if notes else {}),
+    }
+
+
+def encoded(value: Any) -> bytes:
+    """Compact JSON, the same for equal values: what Ingest.add_json() writes."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, sort_keys=True).encode(
+        "utf-8", "surrogateescape"
+    )
+
+
+def digest_of(data: bytes) -> str:
+    """ "sha256:…" """
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+# ── other outputs ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _export(work: Work, state: State, built: Built, output: Output, vertex: Vertex) -> None:
+    if _is_stored(output):
+        if output.push:
+            _push(work, built, vertex)
+        return
+    from . import exporting
+
+    vertex.status(f"exporting {output.kind} to {output.dest}")
+    exporting.EXPORTERS[output.kind](work, state, built, output)
+
+
+def _push(work: Work, built: Built, vertex: Vertex) -> None:
+    from pyrun.rootfs.registry.config import Registries
+    from pyrun.rootfs.registry.push import push
+
+    from .pullview import PullView
+
+    if not built.names:
+        from pyrun.runtime.errors import UsageError
+
+        raise UsageError("--push", "the image has no name to push it under", hint="add -t REGISTRY/NAME")
+    registries = Registries.load()
+    for name in built.names:
+        push(work.store, built.image_id, refs.parse(name), registries=registries, progress=PullView(vertex))
+        vertex.status(f"pushing {refs.familiar(name)} done")
+
+
+def _notes(work: Work, built: Built) -> None:
+    """--iidfile and --metadata-file."""
+    options = work.options
+    if options.iidfile:
+        files.write_atomic(os.path.abspath(options.iidfile), built.image_id.encode(), mode=0o644)
+    if options.metadata_file:
+        value: dict[str, Any] = {}
+        if built.image is not None:
+            value = {
+                "containerimage.config.digest": built.image_id,
+                "containerimage.digest": built.digest,
+                "containerimage.descriptor": {
+                    "mediaType": media.OCI_MANIFEST,
+                    "digest": built.digest,
+                    "size": len(encoded(built.image.raw_manifest)),
+                    "platform": {"architecture": built.image.architecture, "os": built.image.os},
+                },
+            }
+        if built.names:
+            value["image.name"] = ",".join(built.names)
+        files.write_json(os.path.abspath(options.metadata_file), value, mode=0o644)
