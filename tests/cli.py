@@ -13,6 +13,8 @@ import machine
 if TYPE_CHECKING:
     from pyrun.runtime.paths import Paths
 
+OFFLINE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "offline.toml")
+
 
 @dataclass(frozen=True)
 class Result:
@@ -36,8 +38,9 @@ class Pyrun:
 
     @property
     def environ(self) -> dict[str, str]:
-        """The environment of a call: this process's, with the roots in it."""
-        return {**os.environ, "PYRUN_DATA_ROOT": self.paths.data, "PYRUN_RUN_ROOT": self.paths.run}
+        """The environment of a call: this process's, with the roots in it, and no way to Docker Hub."""
+        roots = {"PYRUN_DATA_ROOT": self.paths.data, "PYRUN_RUN_ROOT": self.paths.run}
+        return {**os.environ, "PYRUN_REGISTRIES": OFFLINE, **roots}
 
     def __call__(
         self,

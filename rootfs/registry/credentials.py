@@ -54,6 +54,7 @@ def lookup(domain: str, *, path: str = "") -> Credentials | None:
 
     Raises PyrunError for a file that cannot be understood, and for a helper that fails.
     """
+    domain = refs.DEFAULT_DOMAIN if domain in HUB_NAMES else domain
     config = _read(config_file())
     if helper := _helper(config, domain):
         for key in _keys(domain):

@@ -110,7 +110,8 @@ class Table:
         value = self.values.get(key, [])
         if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
             raise self.error(key, "must be an array of tables", f"write [[{'.'.join((*self.keys, key))}]]")
-        found, keys, start = [], (*self.keys, key), self.start
+        found: list[Table] = []
+        keys, start = (*self.keys, key), self.start
         for item in value:
             start = line_of(self.text, keys, start + bool(found))
             found.append(Table(self.path, self.text, item, keys, start))

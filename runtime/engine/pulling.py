@@ -154,7 +154,7 @@ def _fitting(image: Image, platform: str) -> Image:
 
 def _not_pulled(text: str, here: NotFound) -> NotFound:
     return NotFound(
-        here.what, here.why or "and --pull never was said",
+        here.what, here.why or "it is not here, and --pull never was said",
         hint=here.hint if here.hint.startswith("did you mean") else f"pyrun pull {text}",
     )  # fmt: skip
 
@@ -165,10 +165,11 @@ def _neither_nor(text: str, here: NotFound | None, error: PyrunError) -> PyrunEr
         return error  # --pull always: whether it is here does not matter
     from pyrun.rootfs.registry.errors import Unreachable
 
-    hint = ELSEWHERE if isinstance(error, Unreachable) or not error.hint else error.hint
+    hint = ELSEWHERE if isinstance(error, Unreachable) else error.hint
     if here.hint.startswith("did you mean"):
         hint = here.hint
-    found = NotFound(f"no such image '{text}'", f"it is not here, and pulling it failed: {error}", hint=hint)
+    reason = error.why if error.what.startswith("no such image") else f"pulling it failed: {error}"
+    found = NotFound(f"no such image '{text}'", f"it is not here, and {reason}", hint=hint)
     for note in getattr(error, "__notes__", ()):
         found.add_note(note)
     return found

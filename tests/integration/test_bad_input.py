@@ -34,8 +34,8 @@ PORT_HINT = "write [ip:][host_port:]container_port[/tcp|udp|sctp]"
 # arguments of `run --rm`, the line, what the hint contains; all of them end with 125
 COMMAND_LINES: list[tuple[list[str], str, str]] = [
     # images and names
-    (["busybx"], "no such image 'busybx'", "did you mean busybox:latest?"),
-    (["no/such:1"], "no such image 'no/such:1'", "pyrun images lists"),
+    (["--pull", "never", "busybx"], "no such image 'busybx': it is not here…", "did you mean busybox:latest?"),
+    (["--pull", "never", "no/such:1"], "no such image 'no/such:1': it is not here…", "pyrun pull no/such:1"),
     (["Upper"], "invalid reference 'Upper': the repository name must be lower case", "write 'upper'"),
     (["--name", "a/b", "busybox"], "bad container name: 'a/b' does not match [a-zA-Z0-9][a-zA-Z0-9_.-]+", "letters"),
     (["--name", "x", "busybox"], "bad container name: 'x' does not match [a-zA-Z0-9][a-zA-Z0-9_.-]+", "two or more"),
