@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .credentials import Credentials
-    from .transport import Host
+    from .host import Host
 
 CLIENT_ID = "pyrun"
 MAX_TOKEN = 1 << 20  # bytes of a token server's answer; cloud registries' tokens reach some 10 KiB

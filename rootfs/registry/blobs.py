@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
     from pyrun.rootfs.layout import Ingest
 
+    from .host import Host
     from .progress import Progress
-    from .transport import Host, Registry, Reply
+    from .reply import Reply
+    from .transport import Registry
 
 STEP = 1 << 20  # bytes between two notes of progress
 SLOWEST = 1 << 10  # bytes a second over a read time-out: less is a stalled connection, or somebody who plays for time

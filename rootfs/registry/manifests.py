@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, NoReturn
 
-    from .transport import Host
+    from .host import Host
 
 ACCEPT = ", ".join((*media.MANIFESTS, *media.INDEXES))
 MAX_DEPTH = 3  # indexes in indexes

@@ -35,9 +35,10 @@ if TYPE_CHECKING:
 
     from .config import Endpoint, Registries
     from .credentials import Credentials
+    from .host import Host
     from .manifests import Document, Platform
     from .sockets import Patience
-    from .transport import Host, Registry
+    from .transport import Registry
 
 SILENT = Progress()
 JOBS = 3  # layers at a time, docker's default

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from pyrun.rootfs.store import ImageStore
 
     from .config import Registries
+    from .host import Host
     from .sockets import Patience
-    from .transport import Host
 
 JOBS = 4
 MAX_NEIGHBOURS = 3  # repositories that are asked for one blob: each costs a request

@@ -23,8 +23,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from .host import Host
     from .progress import Progress
-    from .transport import Host, Reply
+    from .reply import Reply
 
 PIECE = 16 << 20  # bytes of one request where the whole was too large
 MAX_PIECE = 1 << 30  # what a registry may ask for with OCI-Chunk-Min-Length
@@ -258,11 +259,9 @@ def with_digest(location: str, digest: str) -> str:
 
 def _expect(reply: Reply, status: int) -> None:
     """Raises for any other status: Lost where another attempt makes sense."""
-    from .transport import AGAIN
-
     if reply.status == status:
         return
     error = reply.refusal()
-    if reply.status in AGAIN:
+    if reply.is_passing:
         raise Lost(error.what, error.why, hint=error.hint, status=reply.status)
     raise error
