@@ -30,6 +30,11 @@ WARM = (
     "pyrun.runtime.engine.stop", "pyrun.runtime.cli.run", "pyrun.runtime.cli.start", "pyrun.runtime.cli.stop",
     "pyrun.runtime.cli.rm", "pyrun.runtime.cli.exec", "pyrun.runtime.cli.attach", "pyrun.runtime.cli.pause",
     "pyrun.runtime.cli.steps", "signal", "calendar",
+    # build: a rebuild in which everything is cached takes as long as its imports
+    "pyrun.runtime.cli.build", "pyrun.runtime.engine.build.solve", "pyrun.runtime.engine.build.runs",
+    "pyrun.runtime.engine.build.copies", "pyrun.runtime.engine.build.output", "pyrun.runtime.engine.build.execute",
+    "pyrun.rootfs.build.context", "pyrun.rootfs.build.contents", "pyrun.rootfs.build.place", "pyrun.rootfs.changeset",
+    "pyrun.rootfs.build.hashes", "pyrun.rootfs.build.ignore", "pyrun.rootfs.registry.manifests", "pyrun.rootfs.unpacker",
     # what those import late, for the sake of others
     "encodings.ascii", "pyrun.cgroups.waiting", "pyrun.runtime.engine.signals", "pyrun.runtime.monitor.client",
 )  # fmt: skip
