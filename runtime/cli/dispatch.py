@@ -31,8 +31,6 @@ LATER = {
         ("network create", "network rm", "network remove", "network connect", "network disconnect", "network prune"),
         "there are bridge, none, host and container:NAME; see pyrun run --network",
     ),
-    "system prune": "pyrun container prune, pyrun image prune, pyrun volume prune",
-    "system df": "pyrun ps -as and pyrun images show sizes",
 }
 ALSO_TOP_LEVEL = ("container", "image", "system")  # groups whose commands docker has without the group's name too
 EXIT_INTERRUPTED = 130  # 128 + SIGINT

@@ -37,6 +37,16 @@ def filter_flag(example: str) -> Flag:
     return Flag("filter", "f", LIST, f"show only what fits, such as {example}", "NAME=VALUE", parse=name_value)
 
 
+PRUNE_FILTER = Flag(
+    "filter",
+    "",
+    LIST,
+    "only what fits: until=24h, label=NAME[=VALUE], label!=NAME[=VALUE]",
+    "NAME=VALUE",
+    parse=name_value,
+)
+
+
 def by_name(pairs: Iterable[tuple[str, str]], known: Sequence[str]) -> dict[str, list[str]]:
     """The filters' values by name. Raises UsageError for one that there is not."""
     found: dict[str, list[str]] = {}

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pyrun.runtime.cli import output
+from pyrun.runtime.cli.context import render
 from pyrun.runtime.cli.flags import SWITCH, Args, Command, Flag
 from pyrun.runtime.engine.humanize import size
 from pyrun.runtime.errors import NotFound
@@ -37,26 +38,18 @@ def run(args: Args, ctx: Context) -> int:
 
 def prune(args: Args, ctx: Context) -> int:
     """Every container that does not run and is not about to."""
-    from pyrun.runtime.engine.containers import CREATED, DEAD, EXITED, ContainerStore
-    from pyrun.runtime.engine.listing import disk_usage
-    from pyrun.runtime.engine.remove import remove
+    from pyrun.runtime.engine import prune as engine
 
+    chosen = engine.parse_filters(args.many("filter"))
     if not args.on("force") and not output.confirm(ctx, "This removes all stopped containers. Go on?"):
         return 0
-    store = ContainerStore(ctx.paths)
-    freed = 0
-
-    def one(container_id: str) -> str:
-        nonlocal freed
-        written = disk_usage(f"{ctx.paths.container(container_id)}/upper")
-        remove(ctx.paths, container_id, link=ctx.link)
-        freed += written
-        return container_id
-
-    states = [(container.id, store.settle(container.id, state).status) for container, state in store.all()[0]]
-    code = ctx.each([container_id for container_id, status in states if status in (CREATED, EXITED, DEAD)], one)
-    ctx.print(f"Total reclaimed space: {size(freed)}")
-    return code
+    done = engine.containers(ctx.paths, chosen, ctx.link)
+    if done.lines:
+        ctx.print("Deleted Containers:", *done.lines, "")
+    ctx.print(f"Total reclaimed space: {size(done.bytes)}")
+    for problem in done.problems:
+        render(problem, ctx.stderr)
+    return 1 if done.problems else 0
 
 
 RM = Command(
@@ -72,4 +65,6 @@ RM = Command(
     least=1,
     aliases=("container rm",),
 )
-PRUNE = Command("container prune", "", "Remove all stopped containers", prune, (output.FORCE,), most=0)
+PRUNE = Command(
+    "container prune", "", "Remove all stopped containers", prune, (output.PRUNE_FILTER, output.FORCE), most=0
+)

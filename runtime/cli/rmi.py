@@ -9,31 +9,20 @@ from pyrun.runtime.errors import NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pyrun.runtime.cli.context import Context
-
-
-def users(ctx: Context) -> Callable[[str], list[str]]:
-    """A function that gives the names of the containers made from an image."""
-    from pyrun.runtime.engine.containers import ContainerStore
-
-    def in_use(image_id: str) -> list[str]:
-        found, _ = ContainerStore(ctx.paths).all()
-        return [container.name for container, _ in found if container.image_id == image_id]
-
-    return in_use
 
 
 def run(args: Args, ctx: Context) -> int:
     """Takes each name away; an image goes with its last one."""
     from pyrun.rootfs.store import ImageStore
+    from pyrun.runtime.engine.prune import image_users
 
     images = ImageStore(ctx.paths)
+    in_use = image_users(ctx.paths)
 
     def one(name: str) -> None:
         try:
-            ctx.print(*images.remove(name, force=args.on("force"), in_use=users(ctx)))
+            ctx.print(*images.remove(name, force=args.on("force"), in_use=in_use))
         except NotFound as error:
             if not args.on("force"):
                 raise

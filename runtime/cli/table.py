@@ -61,6 +61,8 @@ COMMANDS = {
     "volume prune": ("volume", "PRUNE", COLD),
     "network ls": ("network", "LS", COLD),
     "network inspect": ("network", "INSPECT", COLD),
+    "system df": ("system_df", "DF", COLD),
+    "system prune": ("system_prune", "PRUNE", WARM),
     "version": ("version", "VERSION", COLD),
     "info": ("info", "INFO", COLD),
     "help": ("help", "HELP", COLD),
@@ -110,5 +112,5 @@ GROUPS = {
     "builder": {"build": "build"},
     "buildx": {"build": "build"},
     "network": {"ls": "network ls", "list": "network ls", "inspect": "network inspect"},
-    "system": {"info": "info"},
+    "system": {"info": "info", "df": "system df", "prune": "system prune"},
 }
