@@ -167,13 +167,15 @@ class Ingest:
     """A private directory for blobs on their way into the store; a `with` block. Gone with everything in it at its end.
 
     `layers` are chain ids that were unpacked for images still on their way: the collector leaves them alone. `sizes`
-    has the bytes of every blob in here. All methods may be called from several threads.
+    has the bytes of every blob in here, `verified` those that were hashed on their way in; pin() hashes none. All
+    methods may be called from several threads.
     """
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self.path = ""
         self.sizes: dict[str, int] = {}
+        self.verified: set[str] = set()
         self._fd = -1
         self._numbers = itertools.count()
 
@@ -235,6 +237,7 @@ class Ingest:
             raise ArchiveError(f"image blob {digest}", f"{found.st_size} bytes, not {size}")
         os.rename(path, self.blob(digest))
         self.sizes[digest] = size
+        self.verified.add(digest)
 
     def add_json(self, value: Any) -> str:
         """Stores `value` as compact JSON and returns its digest."""

@@ -287,9 +287,7 @@ class ImageStore:
         image = images.parse(manifest_digest, *self._documents(ingest, manifest_digest))
         self._check_blobs(ingest, image)
         ingest.keep_layers(image.chain_ids)
-        opened = lambda layer: open(ingest.blob(layer.digest), "rb")  # noqa: E731
-        unpacked = unpacker.finish(opened) if unpacker is not None else False
-        if not self.layers.ensure(image.layers, opened, self.limits) and not unpacked:
+        if not self._unpack(ingest, image, unpacker):
             ingest.sync()
         with self.layout.lock(), step("rootfs", f"add image {refs.short_id(image.id)} {' '.join(names)}"):
             self._recover()
@@ -313,6 +311,19 @@ class ImageStore:
             self.layout.write_index(descriptors)
             group = [item for item in descriptors if item["digest"] == descriptor["digest"]]
             return self._image(group)
+
+    def _unpack(self, ingest: Ingest, image: Image, unpacker: Unpacker | None) -> bool:
+        """Makes the layers of an image visible; whether any was new, and so everything was synced."""
+
+        def opened(layer: Layer) -> BinaryIO:
+            return open(ingest.blob(layer.digest), "rb")
+
+        synced = unpacker.finish(opened) if unpacker is not None else False
+        with self.unpacker(image.layers) as missing:
+            for layer in image.layers:
+                if not self.layers.has(layer.chain_id):
+                    missing.start(layer, ingest.blob(layer.digest), verified=layer.digest in ingest.verified)
+            return missing.finish(opened) or synced
 
     def unpacker(self, layers: Sequence[Layer]) -> Unpacker:
         """A `with` block that unpacks an image's layers (all of them, lowest first) while their blobs come in."""

@@ -41,6 +41,7 @@ def unpack(
     *,
     digest: str = "",
     diff_id: str = "",
+    verified: bool = False,
     require_end: bool = False,
     limits: Limits = DEFAULT_LIMITS,
     metadata_of: Callable[[tuple[bytes, ...]], Entry | None] | None = None,
@@ -51,6 +52,7 @@ def unpack(
     Args:
         blob: the layer as it is stored.
         digest: what the blob must hash to, diff_id: what the uncompressed tar must hash to; "" for not known.
+        verified: this process has just seen that the blob has that digest: it is not hashed again.
         require_end: the tar's end mark must be there; for a stream that no digest covers.
         metadata_of: see TreeWriter: what parent directories that the layer does not list look like below.
         implied: gets those directories instead, for inherit(), where the layers below are not there yet.
@@ -58,12 +60,15 @@ def unpack(
     Returns what it found. Raises ArchiveError, naming the entry, for hostile or damaged archives, digests that differ,
     and a full disk; the directory then holds half a layer, and the caller removes it.
     """
-    packed, plain = hashlib.sha256(), hashlib.sha256()
     kind, raw = stream.sniffed(stream.chunks_of(blob))
+    packed = plain = None
+    if not verified:
+        packed = hashlib.sha256()
+        raw = stream.hashed(raw, packed)
+    chunks = stream.inflate(raw, kind, limits)
     if kind:
-        chunks = stream.hashed(stream.inflate(stream.hashed(raw, packed), kind, limits), plain)
-    else:
-        chunks, packed = stream.hashed(raw, plain), plain
+        plain = hashlib.sha256()
+        chunks = stream.hashed(chunks, plain)
     ahead = stream.read_ahead(chunks) if kind else chunks
     try:
         source = stream.ByteStream(ahead, limits)
@@ -77,7 +82,8 @@ def unpack(
         source.drain()
     finally:
         ahead.close()
-    found = Unpacked(f"sha256:{packed.hexdigest()}", f"sha256:{plain.hexdigest()}", size, count)
+    found_digest = f"sha256:{packed.hexdigest()}" if packed else digest
+    found = Unpacked(found_digest, f"sha256:{plain.hexdigest()}" if plain else found_digest, size, count)
     if digest and found.digest != digest:
         raise ArchiveError(
             f"layer {digest}", f"its content is {found.digest}", hint="the blob is damaged: load or pull it again"

@@ -67,8 +67,8 @@ class Unpacker:
     def start(self, layer: Layer, blob: str | Callable[[], BinaryIO], *, verified: bool = True) -> None:
         """Begins to unpack a layer. Any order, any thread.
 
-        blob: the layer's file, by path or opened; not `verified`: its digest is checked as well as its diff-id. What is
-        there already, or another process is at, is not unpacked again.
+        blob: the layer's file, by path or opened. `verified`: this process has just hashed it (Ingest.verified), and
+        only the diff-id is left to check; False for one that came from the store. What is there already, or another process is at, is not unpacked again.
         """
         with self._changed:
             if layer.chain_id in self._jobs or self._stopped:
@@ -202,14 +202,15 @@ class _Job:
                     found = unpacking.unpack(
                         _Stoppable(blob, stopped),
                         root_fd,
-                        digest="" if self.verified else layer.digest,
+                        digest=layer.digest,
+                        verified=self.verified,
                         diff_id=layer.diff_id,
                         limits=limits,
                         implied=self.implied,
                     )
                 finally:
                     os.close(root_fd)
-                self.claim.finish(found.replace(digest=layer.digest))
+                self.claim.finish(found)
         except BaseException as error:  # raised again by finish()
             self.error = error
         self.ended = True
