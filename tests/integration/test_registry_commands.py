@@ -720,7 +720,7 @@ def slow() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("how", ["keys", "SIGTERM"])
-@pytest.mark.parametrize("command", [("pull",), ("run", "--rm", "--network", "none")])
+@pytest.mark.parametrize("command", [("pull",), ("run", "--rm", "--network", "none"), ("run", "--rm", "-it")])
 def test_interrupted_pull_leaves_the_terminal_clean(
     pyrun: Pyrun, slow: str, command: tuple[str, ...], how: str
 ) -> None:
