@@ -10,7 +10,7 @@ from pyrun.runtime.cli import values
 from pyrun.runtime.cli.flags import LIST, SWITCH, VALUE, Args, Command, Flag
 from pyrun.runtime.engine.build import options as o
 from pyrun.runtime.engine.humanize import digits, parse_size, signed
-from pyrun.runtime.errors import PyrunError, UsageError
+from pyrun.runtime.errors import EXIT_FAULT, PyrunError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,12 +46,14 @@ def _build(args: Args, ctx: Context, options: o.BuildOptions) -> int:
     except (PyrunError, OSError) as error:
         progress.close()
         if not _machine(args):
-            ctx.stderr.writelines(f"{line}\n" for line in failure.report(error, options.file or "Dockerfile"))
+            ctx.stderr.writelines(f"{line}\n" for line in failure.report(error))
         if options.debug_shell and isinstance(error, failure.StepFailed):
             from pyrun.runtime.cli.context import render
 
             render(error, ctx.stderr)
             return _shell(ctx)
+        if isinstance(error, PyrunError) and error.code == EXIT_FAULT:
+            error.code = 1  # docker's: the command line was right, the build was not
         raise
     progress.close()
     if args.on("quiet") and built.image_id:
@@ -76,10 +78,8 @@ def _progress(args: Args, ctx: Context) -> Progress:
     if mode == o.TTY and not terminal:
         raise UsageError("--progress tty", "standard error is not a terminal", hint="--progress plain goes anywhere")
     if mode in (o.AUTO, o.TTY) and terminal:
-        try:
-            from pyrun.runtime.engine.build.live import Live
-        except ImportError:  # without rich
-            return p.Plain(ctx.stderr.write)
+        from pyrun.runtime.engine.build.live import Live
+
         return Live(ctx.stderr)
     return p.Plain(ctx.stderr.write)
 

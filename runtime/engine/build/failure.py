@@ -27,14 +27,19 @@ class Cancelled(PyrunError):
 
 
 def at_line(error: PyrunError, file: Dockerfile, instruction: Instruction | None) -> PyrunError:
-    """The error with "Dockerfile:7: " in front, once, and the lines to show as `error.excerpt`."""
-    if instruction is None or hasattr(error, "excerpt"):
+    """The error with "Dockerfile:7: " in front, once, and the lines to show as `error.shown`."""
+    if instruction is None or hasattr(error, "shown"):
         return error
-    place = f"{file.path}:{instruction.line}: "
+    place = f"{file.path}:{instruction.line}"
     if not str(error).startswith(f"{file.path}:"):
-        error.what = place + error.what
-        error.args = (place + str(error),)
-    error.excerpt = excerpt(file.lines, instruction.line, instruction.end_line)  # type: ignore[attr-defined]
+        error.what = f"{place}: {error.what}"
+        error.args = (f"{place}: {error}",)
+    return with_lines(error, place, file.lines, instruction.line, instruction.end_line)
+
+
+def with_lines(error: PyrunError, place: str, lines: Sequence[str], first: int, last: int) -> PyrunError:
+    """The error with the lines `first` to `last` (1-based) to show above it."""
+    error.shown = [place, "-" * 20, *excerpt(lines, first, last), "-" * 20]  # type: ignore[attr-defined]
     return error
 
 
@@ -49,13 +54,9 @@ def excerpt(lines: Sequence[str], first: int, last: int) -> list[str]:
     ]
 
 
-def report(error: BaseException, file: str) -> list[str]:
+def report(error: BaseException) -> list[str]:
     """The lines to print above the error itself, in BuildKit's form; [] when there is nothing to show."""
     lines: list[str] = []
     if isinstance(error, StepFailed) and error.tail:
         lines += ["------", f" > {error.name}:", *error.tail, "------"]
-    shown = getattr(error, "excerpt", ())
-    if shown:
-        line = str(error).removeprefix(f"{file}:").partition(":")[0]
-        lines += [f"{file}:{line}", "-" * 20, *shown, "-" * 20]
-    return lines
+    return [*lines, *getattr(error, "shown", ())]

@@ -175,8 +175,9 @@ class _Run:
             return
         command = " ".join(self.argv)
         short = command if len(command) < 200 and "\n" not in command else command.partition("\n")[0][:200] + " …"
-        why = f'process "{short}" did not complete successfully: exit code: {result.exit_code}'
-        error = StepFailed("RUN", why + (f" ({result.oom})" if result.oom else ""), code=1)
+        what = f'process "{short}" did not complete successfully'
+        why = f"exit code: {result.exit_code}" + (f" ({result.oom})" if result.oom else "")
+        error = StepFailed(what, why, code=1)
         error.hint = "pyrun build --debug-shell opens a shell where it failed"
         error.name = vertex.name
         error.tail = vertex.tail[-LAST_WORDS:]

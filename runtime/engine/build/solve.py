@@ -20,7 +20,7 @@ from pyrun.runtime.errors import NotFound, PyrunError, UsageError
 from pyrun.runtime.record import Record
 
 from . import configure, making
-from .failure import Cancelled, at_line
+from .failure import Cancelled, at_line, with_lines
 from .progress import Progress
 from .stage import State
 from .work import DOCKER_IMAGE, OCI_LAYOUT, Source, Work
@@ -161,11 +161,12 @@ class Node:
 class Graph:
     """The stages of one Dockerfile, and what is common to them."""
 
-    def __init__(self, work: Work, file: Dockerfile, proxies: Mapping[str, str]) -> None:
+    def __init__(
+        self, work: Work, file: Dockerfile, metas: Sequence[Any], stages: Sequence[Any], proxies: Mapping[str, str]
+    ) -> None:
         self.work = work
         self.file = file
         self.proxies = dict(proxies)
-        metas, stages = instructions.stages(file)
         self.stages = stages
         self.globals: dict[str, str | None] = {}
         self.build_args = dict(work.options.build_args)
@@ -404,20 +405,25 @@ def explain(graph: Graph) -> list[Planned]:
     return lines
 
 
-def read(work: Work, file: str) -> Dockerfile:
-    """The Dockerfile of a build, parsed. Raises NotFound, UsageError."""
+def read(work: Work, file: str) -> Graph:
+    """The Dockerfile of a build, its stages found. Raises NotFound, UsageError."""
     path = file if file and file != "-" else "Dockerfile"
     vertex = work.progress.vertex(f"[internal] load build definition from {path}")
     vertex.start()
     try:
         data = work.context.dockerfile(file)
         parsed = language.parse(data, path=path)
+        metas, stages = instructions.stages(parsed)
+    except language.DockerfileError as error:
+        vertex.error(str(error))
+        lines = data.decode("utf-8", "surrogateescape").splitlines()
+        raise with_lines(error, error.what, lines, error.line, error.line) if error.line else error from None
     except BaseException as error:
         vertex.error(str(error))
         raise
     vertex.status(f"transferring dockerfile: {len(data)}B done")
     vertex.done()
-    return parsed
+    return Graph(work, parsed, metas, stages, proxies_of(work.options))
 
 
 def build(
@@ -460,7 +466,7 @@ def load(work: Work, stdin: Any) -> Graph:
     scratch = "" if is_local else work.scratch()
     work.context = open_context(options.context, stdin=stdin, scratch=scratch, hashes=work.hashes())
     work.closing(work.context.close)
-    return Graph(work, read(work, options.file), proxies_of(options))
+    return read(work, options.file)
 
 
 def proxies_of(options: BuildOptions) -> dict[str, str]:
