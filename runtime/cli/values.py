@@ -129,26 +129,11 @@ def pull(text: str) -> str:
     return one_of("missing", "always", "never")(text)
 
 
-MACHINES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386", "armhf": "arm", "armel": "arm/v6"}
-ARCHITECTURES = (
-    *("386", "amd64", "arm", "arm64", "loong64", "mips", "mipsle", "mips64", "mips64le", "ppc64", "ppc64le"),
-    *("riscv64", "s390x", "wasm"),
-)
-
-
 def platform(text: str) -> str:
     """--platform [OS/]ARCHITECTURE[/VARIANT] in the words of image indexes: aarch64 is linux/arm64."""
-    words = text.lower().split("/")
-    if words[0] in ARCHITECTURES or words[0] in MACHINES:
-        words.insert(0, "linux")
-    words[1:2] = MACHINES.get(words[1], words[1]).split("/") if len(words) > 1 else []
-    if not 2 <= len(words) <= 3 or words[0] not in ("linux", "windows", "darwin", "freebsd", "wasi"):
-        raise ValueError("expected OS/ARCHITECTURE[/VARIANT], such as linux/arm64")
-    if words[1] not in ARCHITECTURES:
-        raise ValueError(f"unknown architecture '{words[1]}', one of {', '.join(ARCHITECTURES)}")
-    if not (words[2:] or ["v"])[0].isalnum():
-        raise ValueError(f"bad variant '{words[2]}'")
-    return "/".join(words)
+    from pyrun.rootfs.registry.manifests import parse_platform
+
+    return str(parse_platform(text)) if text else ""
 
 
 def env(text: str) -> tuple[str, str | None]:

@@ -91,10 +91,10 @@ def fits(image: Image, platform: str) -> bool:
     """Whether an image is for os/architecture[/variant]; "" fits all."""
     if not platform or not image.architecture:
         return True
-    system, _, rest = platform.partition("/")
-    architecture, _, variant = rest.partition("/")
-    own = image.platform.split("/")
-    return own[:2] == [system, architecture] and (not variant or own[2:] in ([], [variant]))
+    from pyrun.rootfs.registry import manifests
+
+    own = manifests.Platform(image.os, image.architecture, image.variant)
+    return manifests.parse_platform(platform).rank(own) is not None
 
 
 def warn_of_platform(image: Image) -> None:

@@ -113,12 +113,13 @@ def test_unknown_policy(paths: Paths) -> None:
         ("linux/amd64", "linux/arm64", False),
         ("linux/arm64/v8", "linux/arm64", True),
         ("linux/arm64", "linux/arm64/v8", True),
-        ("linux/arm/v6", "linux/arm/v7", False),
+        ("linux/arm/v6", "linux/arm/v7", True),
+        ("linux/arm/v7", "linux/arm/v6", False),
         ("windows/amd64", "linux/amd64", False),
     ],
 )
 def test_fits(image: str, platform: str, fits: bool) -> None:
-    """The variant counts where both sides name one."""
+    """What an older variant runs, a newer one runs too."""
     assert pulling.fits(image_for(image), platform) is fits
 
 
@@ -143,9 +144,9 @@ def test_warning_of_another_platform() -> None:
         ("linux/x86_64", "linux/amd64"),
         ("Linux/AArch64", "linux/arm64"),
         ("arm64", "linux/arm64"),
-        ("aarch64/v8", "linux/arm64/v8"),
         ("linux/arm/v7", "linux/arm/v7"),
         ("linux/armel", "linux/arm/v6"),
+        ("", ""),
         ("windows/amd64", "windows/amd64"),
     ],
 )
@@ -154,12 +155,10 @@ def test_platform_flag(text: str, platform: str) -> None:
     assert values.platform(text) == platform
 
 
-@pytest.mark.parametrize(
-    "text", ["", "linux", "linux/", "/amd64", "linux/amd64/v1/x", "linux/vax", "beos/amd64", "linux/arm/"]
-)
+@pytest.mark.parametrize("text", ["linux/", "/amd64", "linux/amd64/v1/x", "linux/a b", "linux/é"])
 def test_platform_flag_refuses(text: str) -> None:
     """What names no platform."""
-    with pytest.raises(ValueError, match=r".+"):
+    with pytest.raises(UsageError, match="not a platform"):
         values.platform(text)
 
 
@@ -228,8 +227,8 @@ def test_start_from_an_image_that_is_here_loads_no_registry_client() -> None:
     code = (
         "import sys\n"
         "import pyrun.runtime.cli.run, pyrun.runtime.engine.run, pyrun.runtime.engine.start, pyrun.rootfs.store\n"
-        "late = ('pyrun.rootfs.registry', 'pyrun.runtime.engine.pulling', 'pyrun.runtime.cli.progress', 'urllib3', 'rich',"
-        " 'ssl', 'http', 'tomllib')\n"
+        "late = ('pyrun.rootfs.registry', 'pyrun.runtime.engine.pulling', 'pyrun.runtime.cli.progress', 'urllib3',"
+        " 'rich', 'ssl', 'http', 'tomllib')\n"
         "print(*(name for name in sys.modules if name.startswith(late)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
