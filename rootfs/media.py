@@ -30,6 +30,11 @@ LAYERS = {
     "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip": "gzip",
 }
 LAYER_OF = {"": OCI_LAYER, "gzip": OCI_LAYER + "+gzip", "zstd": OCI_LAYER + "+zstd"}
+DOCKER_LAYER_OF = {
+    "": "application/vnd.docker.image.rootfs.diff.tar",
+    "gzip": "application/vnd.docker.image.rootfs.diff.tar.gzip",
+    "zstd": "application/vnd.docker.image.rootfs.diff.tar.zstd",
+}
 
 REF_NAME = "org.opencontainers.image.ref.name"  # what skopeo and podman look an image up by
 CONTAINERD_NAME = "io.containerd.image.name"  # the full name, as containerd and docker 25 write it
