@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+from _thread import allocate_lock
 
 from pyrun.runtime.monitor import protocol, sockets
 from pyrun.runtime.monitor.answers import describe_error, error_of
@@ -32,10 +33,12 @@ class WorkerLink:
     """The worker's side of its socketpair with the monitor. Every method blocks until the monitor has answered.
 
     Where the monitor refuses, a PyrunError is raised; where it is gone, ConnectionError: then undo what was begun.
+    A worker with several threads (`build`) may ask from any of them.
     """
 
     def __init__(self, sock: _socket.socket) -> None:
         self._sock = sock
+        self._one_at_a_time = allocate_lock()
         self._parser = protocol.Parser()
 
     def adopt(self, session: dict[str, Any], fds: Mapping[str, int]) -> None:
@@ -111,16 +114,17 @@ class WorkerLink:
             view = view[self._sock.send(view) :]
 
     def _ask(self, name: str, args: dict[str, Any], fds: Sequence[int]) -> Any:
-        self._send(protocol.LINK, protocol.pack_json({"call": name, **args}), fds)
-        while True:
-            received = self._sock.recv(65536)
-            if not received:
-                raise ConnectionResetError("the monitor is gone")
-            for kind, payload in self._parser.feed(received):
-                answer = protocol.unpack_json(payload)
-                if kind == protocol.ERROR:
-                    raise error_of(answer)
-                return answer["value"]
+        with self._one_at_a_time:
+            self._send(protocol.LINK, protocol.pack_json({"call": name, **args}), fds)
+            while True:
+                received = self._sock.recv(65536)
+                if not received:
+                    raise ConnectionResetError("the monitor is gone")
+                for kind, payload in self._parser.feed(received):
+                    answer = protocol.unpack_json(payload)
+                    if kind == protocol.ERROR:
+                        raise error_of(answer)
+                    return answer["value"]
 
 
 def answering(function: Callable[[WorkerLink], Any]) -> Body:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from threading import Event
     from typing import Protocol
 
+    from pyrun.runtime.engine.build.agent import AgentRelay
     from pyrun.runtime.paths import Paths
 
     class Filter(Protocol):
@@ -82,16 +83,22 @@ class Arranged:
         self.instead: list[tuple[str, s.Step]] = []
         self.targets: list[tuple[str, bool]] = []  # mount points: path, is it a directory
         self.env: list[str] = []  # NAME=value
-        self._caches: list[cache_mounts.Claimed] = []
+        self._held: list[cache_mounts.Claimed | AgentRelay] = []
 
     def close(self) -> None:
-        """Lets go of the caches."""
-        while self._caches:
-            self._caches.pop().close()
+        """Lets go of the caches, ends the relays."""
+        problems: list[OSError] = []
+        while self._held:
+            try:
+                self._held.pop().close()
+            except OSError as error:
+                problems.append(error)
+        if problems:
+            raise problems[0]
 
-    def hold(self, cache: cache_mounts.Claimed) -> None:
+    def hold(self, what: cache_mounts.Claimed | AgentRelay) -> None:
         """close() closes it."""
-        self._caches.append(cache)
+        self._held.append(what)
 
     def add(self, target: str, source: str, words: tuple[str, ...], *, directory: bool) -> None:
         """A bind of a path of ours on the host."""
@@ -111,9 +118,13 @@ class Place:
         """A new private directory."""
         return files.private_dir(f"{self._disk}/{name}")
 
+    def memory(self) -> str:
+        """A new directory in the run root (a tmpfs), which only root enters."""
+        return files.private_dir(self._memory)
+
     def memory_file(self, content: bytes, mode: int, uid: int, gid: int) -> str:
-        """A new file in the run root (a tmpfs), below directories that only root enters."""
-        path = f"{files.private_dir(self._memory)}/file"
+        """A new file in memory()."""
+        path = f"{self.memory()}/file"
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             view = memoryview(content)
@@ -282,10 +293,14 @@ def _file(place: Place, mount: RunMount, arranged: Arranged, _: Event | None) ->
     arranged.add(mount.target, path, ("bind", "rprivate", "ro", "nosuid", "nodev"), directory=False)
 
 
-def _ssh(_: Place, mount: RunMount, arranged: Arranged, __: Event | None) -> None:
-    if not os.path.exists(mount.socket):
-        raise NotFound(f"ssh agent '{mount.id}'", f"no socket at {mount.socket}", hint="is $SSH_AUTH_SOCK still right?")
-    arranged.add(mount.target, mount.socket, ("bind", "rprivate", "nosuid", "nodev", "noexec"), directory=False)
+def _ssh(place: Place, mount: RunMount, arranged: Arranged, _: Event | None) -> None:
+    from pyrun.runtime.engine.build.agent import AgentRelay
+
+    relay = AgentRelay(place.memory(), mount.socket).start(
+        mount.uid, mount.gid, 0o600 if mount.mode is None else mount.mode
+    )
+    arranged.hold(relay)
+    arranged.add(mount.target, relay.path, ("bind", "rprivate", "nosuid", "nodev", "noexec"), directory=False)
     if mount.env:
         arranged.env.append(f"{mount.env}={mount.target}")
 
