@@ -68,7 +68,8 @@ class Unpacker:
         """Begins to unpack a layer. Any order, any thread.
 
         blob: the layer's file, by path or opened. `verified`: this process has just hashed it (Ingest.verified), and
-        only the diff-id is left to check; False for one that came from the store. What is there already, or another process is at, is not unpacked again.
+        only the diff-id is left to check; False for one that came from the store. What is there already, or another
+        process is at, is not unpacked again.
         """
         with self._changed:
             if layer.chain_id in self._jobs or self._stopped:
