@@ -25,31 +25,26 @@ def import_rootfs(
     reference: str = "",
     changes: Sequence[str] = (),
     message: str = "",
+    platform: str = "",
 ) -> Image:
     """Adds a root file system to the store as an image and returns it.
 
     Args:
-        source: a tar, plain or compressed (gzip, zstd, xz, bzip2): a path or an open stream.
+        source: a tar, plain or compressed (gzip, zstd, xz, bzip2): a path, an http or https URL, or an open stream.
         reference: its name; "" for none.
         changes: Dockerfile instructions for its config, such as 'CMD ["python3"]' (see changes.py).
         message: the comment in its history.
+        platform: what it is for, such as linux/arm64; "" is this machine's.
 
-    Raises UsageError before anything is read, ArchiveError, NotFound, OSError.
+    Raises UsageError before anything is read, ArchiveError, NotFound, PyrunError for a download that fails, OSError.
     """
     name = refs.normalise(reference) if reference else None
     if name is not None and name.digest:
         raise UsageError(f"cannot import as '{reference}'", "a new image has no digest yet")
     config = instructions.apply({}, changes)
-    origin = source if isinstance(source, str) else "-"
+    system, architecture, variant = _platform(platform)
     with store.ingest() as ingest:
-        if isinstance(source, str):
-            try:
-                with open(source, "rb") as file:
-                    digest = _store_layer(store, ingest, file)
-            except FileNotFoundError:
-                raise NotFound(f"no such file '{source}'") from None
-        else:
-            digest = _store_layer(store, ingest, source)
+        digest = _layer_of(store, ingest, source)
         with open(ingest.blob(digest), "rb") as blob:
             kind, _ = stream.sniffed(stream.chunks_of(blob))
             blob.seek(0)
@@ -59,7 +54,6 @@ def import_rootfs(
                 unpacked = store.layers.adopt(blob, store.limits)
                 ingest.keep_layers([unpacked.diff_id])
         created = rfc3339(time.time())
-        system, architecture, variant = media.host_platform()
         document = {
             "architecture": architecture,
             **({"variant": variant} if variant else {}),
@@ -67,7 +61,7 @@ def import_rootfs(
             "created": created,
             "config": config,
             "rootfs": {"type": "layers", "diff_ids": [unpacked.diff_id]},
-            "history": [{"created": created, "comment": message or f"Imported from {origin}"}],
+            "history": [{"created": created, "comment": message or f"Imported from {_origin(source)}"}],
         }
         config_digest = ingest.add_json(document)
         layer = {"mediaType": media.LAYER_OF[kind], "digest": digest, "size": ingest.sizes[digest]}
@@ -78,6 +72,44 @@ def import_rootfs(
             "layers": [layer],
         }
         return store.add(ingest, ingest.add_json(manifest), [str(name)] if name else [])
+
+
+def _platform(text: str) -> tuple[str, str, str]:
+    if not text:
+        return media.host_platform()
+    from .build import platforms
+
+    found = platforms.parse(text)
+    return found.os, found.architecture, found.variant
+
+
+def _origin(source: str | stream.Readable) -> str:
+    """Where it came from, for the history; never the password in a URL."""
+    if not isinstance(source, str):
+        return "-"
+    head, scheme, rest = source.partition("://")
+    if not scheme:
+        return source
+    host, slash, path = rest.partition("/")
+    return f"{head}{scheme}{host.rpartition('@')[2]}{slash}{path}"
+
+
+def _layer_of(store: ImageStore, ingest: Ingest, source: str | stream.Readable) -> str:
+    """The digest of the source's blob in `ingest`."""
+    if not isinstance(source, str):
+        return _store_layer(store, ingest, source)
+    from .build import remote
+
+    path = remote.fetch(source, "", ingest.path).path if remote.is_url(source) else source
+    try:
+        with open(path, "rb") as file:
+            return _store_layer(store, ingest, file)
+    except FileNotFoundError:
+        raise NotFound(f"no such file '{source}'") from None
+    except IsADirectoryError:
+        raise UsageError(
+            f"import {source}", "it is a directory", hint=f"tar -C {source} -c . | pyrun import -"
+        ) from None
 
 
 def _store_layer(store: ImageStore, ingest: Ingest, source: stream.Readable) -> str:
