@@ -105,9 +105,9 @@ class Unpacker:
             if job is not None:
                 if job.error is not None:
                     raise job.error
-                job.settle(below)
+                job.settle([self._place(chain_id) for chain_id in below])
                 ready.append(job)
-            below.insert(0, f"{job.claim.path if job else self._layers.directory(layer.chain_id)}/fs")
+            below.insert(0, layer.chain_id)
         self._show(ready)
         return bool(self._jobs)
 
@@ -124,6 +124,11 @@ class Unpacker:
         self._jobs[layer.chain_id] = job
         job.run(self._limits, lambda: False)
         return job
+
+    def _place(self, chain_id: str) -> str:
+        """Where a layer's files are just now: _late() may have shown it in between."""
+        job = self._jobs.get(chain_id)
+        return f"{job.claim.path}/fs" if job is not None and job.claim.path else self._layers.fs(chain_id)
 
     def _show(self, jobs: list[_Job]) -> None:
         """Makes unpacked layers visible, lowest first; one sync for all of them."""
