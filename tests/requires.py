@@ -13,6 +13,7 @@ EXPECTED for this kind of machine fails the run, and so does every skip that did
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from typing import TYPE_CHECKING
 
@@ -40,10 +41,17 @@ def requires(
     tools: tuple[str, ...] = (),
     capabilities: tuple[str, ...] = (),
     online: bool = False,
+    modules: tuple[str, ...] = (),
 ) -> pytest.MarkDecorator:
     """A mark for a test, a class or a module (`pytestmark = requires(root=True)`); marks add up."""
     return pytest.mark.requires(
-        root=root, cgroup2=cgroup2, kernel=kernel, tools=tools, capabilities=capabilities, online=online
+        root=root,
+        cgroup2=cgroup2,
+        kernel=kernel,
+        tools=tools,
+        capabilities=capabilities,
+        online=online,
+        modules=modules,
     )
 
 
@@ -91,6 +99,11 @@ def _online(wanted: object) -> str:
     return "the VM has no network card" if wanted and machine.kind() == "vm" else ""
 
 
+def _modules(wanted: object) -> str:
+    assert isinstance(wanted, tuple)
+    return ", ".join(name for name in wanted if importlib.util.find_spec(name) is None)
+
+
 CHECKS = {
     "root": _root,
     "kernel": _kernel,
@@ -98,4 +111,5 @@ CHECKS = {
     "capabilities": _capabilities,
     "tools": _tools,
     "online": _online,
+    "modules": _modules,
 }

@@ -51,6 +51,7 @@ class Heredoc(Record):
     expand: bool = True  # no part of the name was quoted
     chomp: bool = False
     fd: int = 0
+    spaced: bool = False  # written `<< NAME`
 
     def text(self) -> str:
         """The contents as the instruction gets them: without leading tabs after `<<-`."""
@@ -114,8 +115,7 @@ class _Parser:
         self.path = path
         text = data.removeprefix(_BOM).decode("utf-8", "surrogateescape")
         self.lines = text.split("\n")  # only \n ends a line; a \r before it is taken away where that is the rule
-        self.ended = not self.lines[-1]  # the last line has its \n
-        if self.ended:
+        if not self.lines[-1]:  # what follows the last \n
             self.lines.pop()
         self.at = 0  # how many lines were read: the 1-based number of the last one
         self.directives: dict[str, tuple[str, int]] = {}
@@ -207,19 +207,22 @@ class _Parser:
             except DockerfileError:
                 return found.replace(end_line=self.at)  # instructions.py says what is wrong with the trigger
         if carrier.name in _HEREDOCS and carrier.json is None and "<<" in text:
-            heredocs = tuple(self._heredoc(mark, start) for mark in heredoc_marks(text))
-            found = found.replace(heredocs=heredocs)
+            heredocs = [self._heredoc(mark, start) for mark in heredoc_marks(text)]
+            found = found.replace(heredocs=tuple(filter(None, heredocs)))
         return found.replace(end_line=self.at)
 
-    def _heredoc(self, mark: Heredoc, start: int) -> Heredoc:
+    def _heredoc(self, mark: Heredoc, start: int) -> Heredoc | None:
+        """The contents up to the line that is the name. None if it is none after all: the 1 << 2 of an arithmetic."""
         content: list[str] = []
-        while self.at < len(self.lines):
-            self.at += 1
-            line = self.lines[self.at - 1]
+        for at in range(self.at, len(self.lines)):
+            line = self.lines[at]
             end = line.rstrip("\r")
             if (end.lstrip("\t") if mark.chomp else end) == mark.name:
+                self.at = at + 1
                 return mark.replace(content="".join(content))
-            content.append(line if self.at == len(self.lines) and not self.ended else f"{line}\n")
+            content.append(f"{line}\n")
+        if mark.spaced:
+            return None
         raise DockerfileError(
             self.path, start, f"the heredoc '{mark.name}' has no end", hint=f"a line must consist of {mark.name} alone"
         )
@@ -229,20 +232,13 @@ def split(
     text: str, *, escape: str = "\\", path: str = "Dockerfile", line: int = 1, comments: tuple[str, ...] = ()
 ) -> Instruction:
     """One logical line as an Instruction without heredocs. Raises DockerfileError."""
-    stripped = text.strip(BLANKS)
-    keyword = stripped
-    for at, char in enumerate(stripped):
-        if char in SEPARATORS:
-            keyword = stripped[:at]
-            break
+    keyword, rest = first_word(text.strip(BLANKS))
     name = keyword.upper() if keyword.isascii() else ""  # "workdır" is WORKDIR to str.upper()
     if name not in NAMES:
         raise DockerfileError(path, line, f"unknown instruction '{keyword}'", hint=_meant(keyword))
-    flags, rest = _flags(stripped[len(keyword) :].lstrip(SEPARATORS), escape)
+    flags, rest = _flags(rest, escape)
     rest = rest.strip(BLANKS)
-    command = rest.lstrip(BLANKS)
-    if name == "HEALTHCHECK":
-        command = command.partition(_first_blank(command))[2].lstrip(BLANKS)
+    command = first_word(rest)[1] if name == "HEALTHCHECK" else rest
     listed = exec_form(command) if name in _EXEC_FORM else None
     if isinstance(listed, str):
         raise DockerfileError(path, line, f"{name}: {listed}")
@@ -257,8 +253,12 @@ def _meant(keyword: str) -> str:
     return did_you_mean(keyword, NAMES)
 
 
-def _first_blank(text: str) -> str:
-    return next((char for char in text if char in BLANKS), " ")
+def first_word(text: str, separators: str = SEPARATORS) -> tuple[str, str]:
+    """The text up to the first separator, and what follows all of them."""
+    for at, char in enumerate(text):
+        if char in separators:
+            return text[:at], text[at:].lstrip(separators)
+    return text, ""
 
 
 def directive(line: str) -> tuple[str, str] | None:
@@ -341,13 +341,14 @@ def heredoc_mark(word: str) -> Heredoc | None:
     """`3<<-"EOF"` as a Heredoc without contents; None for a word that is no heredoc."""
     fd, mark, rest = word.partition("<<")
     chomp = rest.startswith("-")
-    rest = (rest[1:] if chomp else rest).lstrip("\t\n\f\r ")
-    if not mark or not rest or "<" in rest or not _DIGITS.issuperset(fd):
+    rest = rest[1:] if chomp else rest
+    name = rest.lstrip("\t\n\f\r ")
+    if not mark or not name or "<" in name or not _DIGITS.issuperset(fd):
         return None
     try:
-        named = heredoc_name(rest)
+        named = heredoc_name(name)
     except ExpandError:
         return None
     if named is None:
         return None
-    return Heredoc(named[0], "", expand=named[1], chomp=chomp, fd=int(fd[-9:] or "0"))
+    return Heredoc(named[0], "", expand=named[1], chomp=chomp, fd=int(fd[-9:] or "0"), spaced=name != rest)

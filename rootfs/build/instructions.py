@@ -11,7 +11,7 @@ from __future__ import annotations
 from pyrun.runtime.errors import UsageError
 
 from . import quantities
-from .dockerfile import DockerfileError, heredoc_mark, parse, split
+from .dockerfile import SEPARATORS, DockerfileError, first_word, heredoc_mark, parse, split
 from .expand import BLANKS, quoted_words
 from .flags import Flags
 from .runmount import Mount, parse_mount
@@ -85,7 +85,6 @@ __all__ = [
 
 NETWORKS = ("default", "none", "host")
 SECURITY = ("sandbox", "insecure")
-_SEPARATORS = "\t\v\f\r "
 _NAME_FIRST = frozenset("abcdefghijklmnopqrstuvwxyz")
 _NAME = _NAME_FIRST | frozenset("0123456789-_.")
 _MILLISECOND = 10**6
@@ -174,7 +173,7 @@ def _text(at: Instruction, what: str) -> str:
 def _words(at: Instruction, what: str) -> list[str]:
     """The words of FROM, EXPOSE, VOLUME, COPY and ADD: between blanks, quotes mean nothing."""
     text = _text(at, what)
-    for blank in _SEPARATORS[:-1]:
+    for blank in SEPARATORS:
         text = text.replace(blank, " ")
     return [word for word in text.split(" ") if word]
 
@@ -208,14 +207,10 @@ def _pairs(at: Instruction) -> tuple[tuple[tuple[str, str], ...], bool]:
     _text(at, "name=value")
     words = quoted_words(at.text, at.escape)
     if words and "=" not in words[0]:
-        name = at.text
-        for place, char in enumerate(at.text):
-            if char in _SEPARATORS:
-                name = at.text[:place]
-                break
-        if name == at.text:
+        name, value = first_word(at.text)
+        if not value:
             raise at.error(f"{at.name} {name}: the value is missing", f"write {at.name} {name}=<value>")
-        return ((name, at.text[len(name) :].lstrip(_SEPARATORS)),), True
+        return ((name, value),), True
     pairs = []
     for word in words:
         name, equals, value = word.partition("=")
@@ -305,9 +300,7 @@ def _volume(at: Instruction, _: Flags) -> Volume:
 
 
 def _healthcheck(at: Instruction, flags: Flags) -> Healthcheck:
-    words = quoted_words(_text(at, "CMD <command> or NONE"))
-    kind = at.text.split(maxsplit=1)[0] if words else ""
-    command = at.text[len(kind) :].strip(BLANKS)
+    kind, command = first_word(_text(at, "CMD <command> or NONE"))
     if kind.upper() == "NONE":
         if command or at.flags:
             raise at.error("HEALTHCHECK NONE takes nothing else")
@@ -340,7 +333,7 @@ def _time(at: Instruction, name: str, text: str) -> int:
 
 def _onbuild(at: Instruction, _: Flags) -> Onbuild:
     text = _text(at, "an instruction")
-    name = text.split(maxsplit=1)[0].upper()
+    name = first_word(text)[0].upper()
     if name in ("ONBUILD", "MAINTAINER", "FROM"):
         raise at.error(f"{name} cannot be a trigger of ONBUILD")
     inner = split(text, escape=at.escape, path=at.path, line=at.line)
