@@ -19,7 +19,7 @@ from pyrun.runtime.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from pyrun.rootfs.keeping import Keep
@@ -53,7 +53,10 @@ class Cache:
     def __init__(self, store: ImageStore, *, read: bool = True) -> None:
         self.store = store
         self.read = read
-        self.used: dict[str, tuple[BuiltLayer, ...]] = {}  # key -> chain: what this build stands on; for --cache-to
+        # key -> (chain, kind, description): what this build stands on, for --cache-to
+        self.used: dict[str, tuple[tuple[BuiltLayer, ...], str, str]] = {}
+        #: where to look for what is not here (--cache-from)
+        self.elsewhere: list[Callable[[str, Sequence[BuiltLayer]], BuiltLayer | None]] = []
 
     def find(self, key: str, below: Sequence[BuiltLayer], *, read: bool = True) -> BuiltLayer | None:
         """The layer that the step with this key made on top of `below`; None when it has to be made.
@@ -63,13 +66,16 @@ class Cache:
         if not (read and self.read):
             return None
         record = self.store.kept_one(PREFIX + key)
-        if record is None:
-            return None
-        layer = _layer(record.data)
-        if layer is None:
-            return None
-        self.used[key] = (*below, layer)
-        return layer
+        layer = None if record is None else layer_of(record.data)
+        if record is not None and layer is not None:
+            data = record.data
+            self.used[key] = (*below, layer), str(data.get("kind", "")), str(data.get("description", ""))
+            return layer
+        for look in self.elsewhere:
+            layer = look(key, below)
+            if layer is not None:
+                return layer
+        return None
 
     def save(
         self,
@@ -98,7 +104,7 @@ class Cache:
                 "description": created_by[:1024],
             },
         )
-        self.used[key] = chain
+        self.used[key] = chain, what, created_by
 
 
 def records(store: ImageStore) -> list[Keep]:
@@ -106,7 +112,7 @@ def records(store: ImageStore) -> list[Keep]:
     return list(store.kept(PREFIX))
 
 
-def _layer(data: Mapping[str, Any]) -> BuiltLayer | None:
+def layer_of(data: Mapping[str, Any]) -> BuiltLayer | None:
     """The layer in a record's data; None for one that another version wrote."""
     try:
         found = {name: data["layer"][name] for name in BuiltLayer._fields}

@@ -38,38 +38,62 @@ class Built(Record):
     image: Image | None
     names: tuple[str, ...]
     document: Any  # the image's config
-    digest: str = ""  # of the manifest
-    image_id: str = ""
+    digest: str  # of the manifest
+    image_id: str
+
+
+class Packed(Record):
+    """The result as an image's documents, whose layers are in the store."""
+
+    config: bytes
+    manifest: bytes
+    document: Any
+    names: tuple[str, ...]
+    digest: str
+    image_id: str
+    blobs: tuple[tuple[str, int], ...]
+
+    def layers(self, *, every: bool = False) -> list[tuple[str, int]]:
+        """(digest, size) of the layers, lowest first; each digest once unless `every`."""
+        return list(self.blobs) if every else list(dict(self.blobs).items())
 
 
 def finish(work: Work, state: State) -> Built:
     """Makes of the target's state what the options ask for. Raises UsageError, OSError, a registry's errors."""
-    options = work.options
-    outputs = options.outputs or (Output("docker"),)
-    names = tuple(dict.fromkeys(str(tag_of(tag)) for tag in (*options.tags, *_output_names(outputs))))
-    epoch = "" if work.epoch is None else rfc3339(work.epoch * SECOND)
-    document = state.image(dict(options.labels), epoch)
-    keys = sorted(work.cache.used) if any(place.kind == "inline" for place in options.cache_to) else []
-    if keys:
-        from .sharing import inline_records
-
-        document["pyrun.build.cache"] = inline_records(work, state)
-    stored = any(_is_stored(output) for output in outputs) or any(o.kind in ("oci", "docker") for o in outputs)
+    outputs = work.options.outputs or (Output("docker"),)
+    packed = _pack(work, state, outputs)
+    stored = any(_is_stored(output) for output in outputs)
     vertex = work.progress.vertex("exporting to image" if stored else "exporting")
     vertex.start()
-    built = Built(None, names, document)
     try:
-        if stored:
-            keep_names = names if any(_is_stored(output) for output in outputs) else ()
-            built = _add(work, state, built, keep_names, vertex)
+        image = _add(work, state, packed, vertex) if stored else None
+        built = Built(image, packed.names, packed.document, packed.digest, packed.image_id)
         for output in outputs:
-            _export(work, state, built, output, vertex)
-        _notes(work, built)
+            if not _is_stored(output):
+                _export(work, state, packed, output, vertex)
+            elif output.push:
+                _push(work, built, vertex)
+        _notes(work, built, packed)
     except BaseException as error:
         vertex.error(str(error))
         raise
     vertex.done()
     return built
+
+
+def _pack(work: Work, state: State, outputs: Sequence[Output]) -> Packed:
+    options = work.options
+    names = tuple(dict.fromkeys(str(tag_of(tag)) for tag in (*options.tags, *(n for o in outputs for n in o.names))))
+    epoch = "" if work.epoch is None else rfc3339(work.epoch * SECOND)
+    document = state.image(dict(options.labels), epoch)
+    if any(place.kind == "inline" for place in options.cache_to):
+        from .sharing import FIELD, inline_records
+
+        document[FIELD] = inline_records(work, state)
+    config = encoded(document)
+    manifest = encoded(_manifest(work, state, config))
+    blobs = tuple((layer.digest, layer.size) for layer in state.layers)
+    return Packed(config, manifest, document, names, digest_of(manifest), digest_of(config), blobs)
 
 
 def tag_of(text: str) -> refs.Reference:
@@ -82,10 +106,6 @@ def tag_of(text: str) -> refs.Reference:
     return name
 
 
-def _output_names(outputs: Sequence[Output]) -> list[str]:
-    return [name for output in outputs for name in output.names]
-
-
 def _is_stored(output: Output) -> bool:
     return output.kind in STORED and not output.dest
 
@@ -93,35 +113,28 @@ def _is_stored(output: Output) -> bool:
 # ── the image ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _add(work: Work, state: State, built: Built, names: tuple[str, ...], vertex: Vertex) -> Built:
+def _add(work: Work, state: State, packed: Packed, vertex: Vertex) -> Image:
     """The image in the store, new or found, with its names."""
     store = work.store
-    config = encoded(built.document)
-    image_id = digest_of(config)
-    manifest = encoded(_manifest(work, state, config))
-    digest = digest_of(manifest)
     image: Image | None
     try:
-        image = store.resolve(image_id)
+        image = store.resolve(packed.image_id)
     except PyrunError:  # not there, or damaged: then adding it repairs it
         image = None
-    if image is not None and image.digest != digest:
-        image = None
-    if image is None:
+    if image is None or image.digest != packed.digest:
         ingest = work.ingest
-        ingest.add([config])
-        ingest.add([manifest])
-        for layer in state.layers:
-            ingest.pin(layer.digest)
-        image = store.add(ingest, digest, names)
+        work.secure(state.layers)
+        ingest.add([packed.config])
+        ingest.add([packed.manifest])
+        image = store.add(ingest, packed.digest, packed.names)
     else:
-        for name in names:
+        for name in packed.names:
             if refs.familiar(name) not in image.names:
-                store.tag(image_id, name)
-    vertex.status(f"writing image {image_id} done")
-    for name in names:
+                store.tag(packed.image_id, name)
+    vertex.status(f"writing image {packed.image_id} done")
+    for name in packed.names:
         vertex.status(f"naming to {name} done")
-    return built.replace(image=image, digest=digest, image_id=image_id)
+    return image
 
 
 def _manifest(work: Work, state: State, config: bytes) -> dict[str, Any]:
@@ -152,15 +165,11 @@ def digest_of(data: bytes) -> str:
 # ── other outputs ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _export(work: Work, state: State, built: Built, output: Output, vertex: Vertex) -> None:
-    if _is_stored(output):
-        if output.push:
-            _push(work, built, vertex)
-        return
+def _export(work: Work, state: State, packed: Packed, output: Output, vertex: Vertex) -> None:
     from . import exporting
 
     vertex.status(f"exporting {output.kind} to {output.dest}")
-    exporting.EXPORTERS[output.kind](work, state, built, output)
+    exporting.EXPORTERS[output.kind](work, state, packed, output)
 
 
 def _push(work: Work, built: Built, vertex: Vertex) -> None:
@@ -179,24 +188,22 @@ def _push(work: Work, built: Built, vertex: Vertex) -> None:
         vertex.status(f"pushing {refs.familiar(name)} done")
 
 
-def _notes(work: Work, built: Built) -> None:
+def _notes(work: Work, built: Built, packed: Packed) -> None:
     """--iidfile and --metadata-file."""
     options = work.options
     if options.iidfile:
         files.write_atomic(os.path.abspath(options.iidfile), built.image_id.encode(), mode=0o644)
     if options.metadata_file:
-        value: dict[str, Any] = {}
-        if built.image is not None:
-            value = {
-                "containerimage.config.digest": built.image_id,
-                "containerimage.digest": built.digest,
-                "containerimage.descriptor": {
-                    "mediaType": media.OCI_MANIFEST,
-                    "digest": built.digest,
-                    "size": len(encoded(built.image.raw_manifest)),
-                    "platform": {"architecture": built.image.architecture, "os": built.image.os},
-                },
-            }
-        if built.names:
-            value["image.name"] = ",".join(built.names)
+        platform = {name: built.document[name] for name in ("architecture", "os", "variant") if name in built.document}
+        value = {
+            "containerimage.config.digest": built.image_id,
+            "containerimage.descriptor": {
+                "mediaType": media.OCI_MANIFEST,
+                "digest": built.digest,
+                "size": len(packed.manifest),
+                "platform": platform,
+            },
+            "containerimage.digest": built.digest,
+            **({"image.name": ",".join(built.names)} if built.names else {}),
+        }
         files.write_json(os.path.abspath(options.metadata_file), value, mode=0o644)

@@ -453,7 +453,7 @@ def build(
         if options.cache_to:
             from . import sharing
 
-            sharing.export_all(work, built)
+            sharing.export_all(work, state, built)
         return built
 
 
