@@ -22,6 +22,7 @@ CHAPTERS = (
 GROUP_WORDS = {
     "container": "the container commands under docker's names",
     "image": "the image commands: ls rm inspect tag pull push load save import history tree diff mount prune",
+    "manifest": "one name for several platforms: create annotate inspect push rm",
     "volume": "volumes: ls create rm inspect prune",
     "network": "networks: ls inspect",
     "system": "the machine: df prune info",
