@@ -85,21 +85,10 @@ def _progress(args: Args, ctx: Context) -> Progress:
 
 
 def _shell(ctx: Context) -> int:
-    """--debug-shell: a shell in the state that the last failed step left."""
-    from pyrun.runtime.engine.build import debug
-    from pyrun.runtime.errors import NotFound
+    """--debug-shell: a shell in the state that the last failed step left, as `builder debug`."""
+    from pyrun.runtime.cli import builder
 
-    state = debug.last_failed(ctx.paths)
-    if state is None:
-        raise NotFound("build --debug-shell", "no failed step is remembered", hint="pyrun build --debug-shell CONTEXT")
-    if not os.isatty(0):
-        raise UsageError("build --debug-shell", "standard input is not a terminal")
-    for what in state.left_out:
-        ctx.warn(f"not there any more: {what}")
-    ctx.stderr.write(f"a shell where {state.where} failed; nothing you do in it changes the build\n")
-    ctx.stderr.flush()
-    debug.shell(ctx.paths, ctx.link, state)
-    return 0
+    return builder.debug(Args(builder.DEBUG, {}, []), ctx)
 
 
 def _check(args: Args, ctx: Context, options: o.BuildOptions) -> int:

@@ -92,11 +92,12 @@ def tables(ctx: Context, found: DiskUsage) -> list[tuple[str, list[dict[str, Any
         ("Images space usage:", image_rows, IMAGES),
         ("Containers space usage:", container_rows, CONTAINERS),
         ("Local Volumes space usage:", volume_rows, VOLUMES),
-        (f"Build cache usage: {humanize.size(total)}", _cache_rows(found), CACHE),
+        (f"Build cache usage: {humanize.size(total)}", cache_rows(found), CACHE),
     ]
 
 
-def _cache_rows(found: DiskUsage) -> list[dict[str, Any]]:
+def cache_rows(found: DiskUsage) -> list[dict[str, Any]]:
+    """The build cache's lines: layers, then cache mounts."""
     rows = [
         {
             "ID": one.keep.name.partition("-")[2][:12] or one.keep.name,

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""pyrun builder prune and du: the build cache. `builder build` is build itself."""
+
+from __future__ import annotations
+
+from pyrun.runtime.cli import output
+from pyrun.runtime.cli.flags import SWITCH, Args, Command, Flag
+from pyrun.runtime.engine.humanize import size
+from pyrun.runtime.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrun.runtime.cli.context import Context
+
+
+def prune(args: Args, ctx: Context) -> int:
+    """Removes cached steps that no image stands on; with -a all of them, cache mounts and failed steps too."""
+    from pyrun.runtime.engine import prune as engine
+
+    chosen = engine.parse_filters(args.many("filter"))
+    kind = "cached steps, cache mounts and failed steps" if args.on("all") else "cached steps that no image stands on"
+    if not args.on("force") and not output.confirm(ctx, f"This removes all {kind}. Go on?"):
+        return 0
+    done = engine.build_cache(ctx.paths, chosen, unused=args.on("all"))
+    if args.on("all") and chosen == engine.EVERYTHING:
+        from pyrun.runtime.engine.build import debug
+
+        debug.prune_failed(ctx.paths)
+    ctx.print(*done.lines, *([""] if done.lines else []), f"Total:\t{size(done.bytes)}")
+    return 0
+
+
+def du(args: Args, ctx: Context) -> int:
+    """Every cached step and cache mount with its size."""
+    from pyrun.runtime.cli import system_df
+    from pyrun.runtime.engine.disk_usage import disk_usage
+
+    found = disk_usage(ctx.paths)
+    rows = system_df.cache_rows(found)
+    form = args.text("format")
+    output.print_rows(ctx, rows, form, system_df.CACHE, tuple(system_df.CACHE))
+    if not form:
+        total = found.sums[-1]
+        ctx.print("", f"Reclaimable:\t{size(total.reclaimable)}", f"Total:\t\t{size(total.size)}")
+    return 0
+
+
+def debug(args: Args, ctx: Context) -> int:
+    """A shell (or COMMAND) in the state that the last failed step left."""
+    import os
+
+    from pyrun.runtime.engine.build import debug as engine
+    from pyrun.runtime.errors import NotFound
+
+    state = engine.last_failed(ctx.paths)
+    if state is None:
+        raise NotFound("builder debug", "no failed step is remembered")
+    if not os.isatty(0):
+        raise UsageError("builder debug", "standard input is not a terminal")
+    for what in state.left_out:
+        ctx.warn(f"not there any more: {what}")
+    ctx.stderr.write(f"a shell where {state.where} failed; nothing you do in it changes the build\n")
+    ctx.stderr.flush()
+    engine.shell(ctx.paths, ctx.link, state, tuple(args.arguments))
+    return 0
+
+
+PRUNE = Command(
+    "builder prune",
+    "",
+    "Remove what builds have cached",
+    prune,
+    (
+        Flag("all", "a", SWITCH, "also what images stand on, cache mounts and the state of failed steps"),
+        output.PRUNE_FILTER,
+        output.FORCE,
+        Flag("keep-storage", refused="give a time: --filter until=48h"),
+        Flag("reserved-space", refused="give a time: --filter until=48h"),
+    ),
+    most=0,
+    aliases=("buildx prune",),
+)
+DU = Command("builder du", "", "Show the build cache", du, (output.FORMAT,), most=0, aliases=("buildx du",))
+DEBUG = Command(
+    "builder debug",
+    "[COMMAND] [ARG...]",
+    "Open a shell where the last build failed",
+    debug,
+    (),
+    stops_at_argument=True,
+)
