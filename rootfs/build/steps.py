@@ -7,6 +7,8 @@ from pyrun.runtime.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .dockerfile import Heredoc, Instruction
 
 
@@ -145,6 +147,17 @@ class Healthcheck(Step):
     start_period_ns: int = 0
     start_interval_ns: int = 0
     retries: int = 0
+
+    def config(self) -> dict[str, Any]:
+        """The Healthcheck of an image's config, in docker's field names; what was not given is left out."""
+        times = {
+            "Interval": self.interval_ns,
+            "Timeout": self.timeout_ns,
+            "StartPeriod": self.start_period_ns,
+            "StartInterval": self.start_interval_ns,
+            "Retries": self.retries,
+        }
+        return {"Test": list(self.test), **{name: value for name, value in times.items() if value}}
 
 
 class Onbuild(Step):

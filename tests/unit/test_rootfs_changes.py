@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pyrun.rootfs.changes import apply, words
+from pyrun.rootfs.changes import apply
 from pyrun.runtime.errors import UsageError
 
 
@@ -39,8 +39,8 @@ def test_instructions_change_the_config(changes: list[str], expected: dict[str, 
 
 @pytest.mark.parametrize(
     "change",
-    ["RUN x", "COPY a b", "CMD", "ENV A", "ENV =x", "EXPOSE 0", "EXPOSE 99999", "EXPOSE 80/icmp", "EXPOSE ８０",
-     "VOLUME data", 'SHELL ["', "SHELL sh", "LABEL 'open=1", "WORKDIR", ""],
+    ["RUN x", "COPY a b", "CMD", "ENV A", "ENV =x", "EXPOSE a", "EXPOSE 99999", "EXPOSE 80/icmp", "EXPOSE ８０",
+     "ENV A=1\nENV B=2", "USER ${A?}", "VOLUME data", 'SHELL ["', "SHELL sh", "LABEL 'open=1", "WORKDIR", ""],
 )  # fmt: skip
 def test_what_cannot_be_done_names_the_instruction(change: str) -> None:
     """Instructions that would have to run something, and malformed ones, are refused before anything is read."""
@@ -55,8 +55,31 @@ def test_the_given_config_is_not_changed() -> None:
     assert before == {"Env": ["A=1"], "Labels": {"x": "y"}, "Volumes": {"/v": {}}}
 
 
-def test_words_are_split_as_in_a_dockerfile() -> None:
-    """Quotes hold blanks together, a backslash keeps the next character."""
-    assert words("a  'b c' d\"e f\"g h\\ i") == ["a", "b c", "de fg", "h i"]
-    assert words("''") == [""]
-    assert words("") == []
+@pytest.mark.parametrize(
+    ("before", "changes", "expected"),
+    [
+        ({"Env": ["PATH=/bin"]}, ["ENV PATH=$PATH:/x"], {"Env": ["PATH=/bin:/x"]}),
+        ({"Env": ["D=/srv"]}, ["WORKDIR $D/a", "USER ${U:-me}"],
+         {"Env": ["D=/srv"], "WorkingDir": "/srv/a", "User": "me"}),
+        ({"Cmd": ["old"]}, ['ENTRYPOINT ["/init"]'], {"Entrypoint": ["/init"]}),
+        ({"Cmd": ["old"]}, ["CMD [\"new\"]", 'ENTRYPOINT ["/init"]'], {"Entrypoint": ["/init"], "Cmd": ["new"]}),
+        ({}, ["HEALTHCHECK --interval=5s CMD true"],
+         {"Healthcheck": {"Test": ["CMD-SHELL", "true"], "Interval": 5 * 10**9}}),
+        ({}, ["LABEL a=\"x y\"b c=d\\ e"], {"Labels": {"a": "x yb", "c": "d e"}}),
+    ],
+)  # fmt: skip
+def test_changes_follow_the_config_they_change(
+    before: dict[str, Any], changes: list[str], expected: dict[str, Any]
+) -> None:
+    """Variables come from the config's Env; a new ENTRYPOINT drops the CMD of the old one, as in a build."""
+    assert apply(before, changes) == expected
+
+
+def test_an_error_names_the_change_and_what_was_meant() -> None:
+    """The same words as for a Dockerfile, with the change instead of a line."""
+    with pytest.raises(UsageError) as caught:
+        apply({}, ["ENTRYPONT x"])
+    assert str(caught.value) == "invalid change 'ENTRYPONT x': unknown instruction 'ENTRYPONT'"
+    assert caught.value.hint == "did you mean ENTRYPOINT?"
+    with pytest.raises(UsageError, match="RUN cannot be used here"):
+        apply({}, ["RUN x"])
