@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+
 from pyrun.runtime.record import Record
 
 TYPE_CHECKING = False
@@ -90,7 +92,7 @@ def disk_usage(paths: Paths) -> DiskUsage:
     images = tuple(
         ImageUse(one.image, one.size, one.shared, one.unique, by_image.get(one.image.id, 0)) for one in found.images
     )
-    kept = tuple(KeepUse(one.keep, one.size, one.shared > 0) for one in found.kept)
+    kept = tuple(KeepUse(one.keep, _own_size(store, one.keep), one.shared > 0) for one in found.kept)
     sums = (
         _image_sum(store, found, images),
         Sum(
@@ -108,6 +110,13 @@ def disk_usage(paths: Paths) -> DiskUsage:
         ),
     )  # fmt: skip
     return DiskUsage(sums, images, containers, volumes, kept, mounts)
+
+
+def _own_size(store: ImageStore, keep: Keep) -> int:
+    """What a cached step adds to those below it: its layer, unpacked and as a blob."""
+    files = [store.find_blob(digest) for digest in keep.blobs]
+    top = store.layers.size(keep.layers[-1]) if keep.layers and keep.blobs else 0  # a failed step has none of its own
+    return (top or 0) + sum(os.stat(path).st_size for path in files if path is not None)
 
 
 def _image_sum(store: ImageStore, found: StoreUsage, images: tuple[ImageUse, ...]) -> Sum:
