@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from pyrun.rootfs.stream import Readable
 
     from .hashes import Hashes
-    from .ignore import Ignore
 
 __all__ = ["Context", "Tree", "open_context"]
 
@@ -55,7 +54,7 @@ class Context:
         self.path = ""  # of the Dockerfile that was read, for messages
         self._stdin = stdin
         self._text = text
-        tree.ignore = self._ignore((IGNORE.encode(),))
+        self._load_ignore((IGNORE.encode(),))
 
     def __enter__(self) -> Self:
         return self
@@ -104,7 +103,7 @@ class Context:
         own = f"{on_host}.dockerignore"
         try:
             with open(own, "rb") as file:
-                self.tree.ignore = _parse_ignore(_limited(file, own), f"{path}.dockerignore")
+                self._use_ignore(_limited(file, own), f"{path}.dockerignore")
         except FileNotFoundError:
             pass
         except OSError as error:
@@ -124,22 +123,28 @@ class Context:
                 ) from error
             self.path = name
             resolved = self.tree.stack.resolve(parts[:-1])
-            own = self._ignore((*resolved, parts[-1] + b".dockerignore"))
-            if own is not None:
-                self.tree.ignore = own
+            self._load_ignore((*resolved, parts[-1] + b".dockerignore"))
             return text
         raise self._no_dockerfile(path)
 
-    def _ignore(self, parts: tuple[bytes, ...]) -> Ignore | None:
+    def _load_ignore(self, parts: tuple[bytes, ...]) -> None:
+        """Takes the rules of a file in the context, if it is there."""
         name = os.fsdecode(b"/".join(parts))
         try:
-            return _parse_ignore(self.tree.stack.read(parts, MAX_DOCKERFILE), name)
+            self._use_ignore(self.tree.stack.read(parts, MAX_DOCKERFILE), name)
         except (FileNotFoundError, NotADirectoryError):
-            return None
+            pass
         except OSError as error:
             raise PyrunError(
                 f"cannot read '{name}' of {self.tree.name}", (error.strerror or str(error)).lower()
             ) from error
+
+    def _use_ignore(self, data: bytes, name: str) -> None:
+        from .ignore import Ignore
+
+        found = Ignore.parse(data.decode("utf-8", "surrogateescape"), path=name)
+        self.tree.ignore = found if found.rules else None
+        self.tree.ignore_name = name
 
     def _no_dockerfile(self, path: str) -> NotFound:
         where = f"'{self.source}'" if self.source != "-" else "the archive on stdin"
@@ -259,16 +264,6 @@ def _limited(file: Readable, what: str) -> bytes:
     if not left:
         raise PyrunError(f"cannot read {what}", f"it is larger than {MAX_DOCKERFILE // MIB} MiB")
     return b"".join(parts)
-
-
-def _parse_ignore(data: bytes, name: str) -> Ignore | None:
-    from .ignore import Ignore
-
-    try:
-        text = data.decode("utf-8-sig", "surrogateescape")
-    except UnicodeDecodeError as error:
-        raise UsageError(name, str(error)) from error
-    return Ignore.parse(text) if text.strip() else None
 
 
 def _suggest(wanted: str, names: list[str]) -> str:

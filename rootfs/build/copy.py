@@ -19,10 +19,11 @@ import os
 import stat
 
 from pyrun.rootfs.entry import show
-from pyrun.runtime.errors import Conflict, NotFound, UsageError
+from pyrun.runtime.errors import Conflict, UsageError
 from pyrun.runtime.record import Record
 
 from . import modes, scan
+from .missing import missing
 from .scan import Folder, Item, Selection
 from .source import Directory, Tree, open_directory
 from .wildcard import Pattern, is_wildcard
@@ -47,6 +48,7 @@ class CopyRequest(Record):
     chmod        --chmod: "", octal or symbolic
     parents      --parents;  excludes: --exclude
     unpack       ADD: a source that is a tar archive, plain or compressed, is unpacked
+    literal      sources are names, not patterns: of a download, of a heredoc
     """
 
     sources: tuple[str, ...]
@@ -56,6 +58,7 @@ class CopyRequest(Record):
     parents: bool = False
     excludes: tuple[str, ...] = ()
     unpack: bool = False
+    literal: bool = False
 
 
 class CopyPlan:
@@ -169,18 +172,23 @@ class _Planner:
     def source(self, text: str) -> None:
         """Everything that one source stands for."""
         start, include = _pivot(text) if self.request.parents else (text, "")
-        found = list(self._matches(start, text))
-        for path, name in found:
-            self._add(path, name, text, include)
-        if not found and not is_wildcard(text):
-            raise self._missing(text)
+        selection = Selection(self.tree.ignore, include, self.request.excludes)
+        # a wildcard that matches nothing is no error, nor one that only matches what .dockerignore hides
+        must = self.request.literal or not is_wildcard(text)
+        found = False
+        for path, name in self._matches(start, text):
+            found = self._add(path, name, text, selection) or found
+        if must and not found:
+            raise missing(self.tree, text)
 
     # Where sources are --------------------------------------------------------------------------------------------
 
     def _matches(self, start: str, text: str) -> Iterator[tuple[Path, bytes]]:
         """(resolved path, last component as written or found) of each match; wildcards are expanded in sorted order."""
         parts = _components(start)
-        fixed = next((n for n, part in enumerate(parts) if is_wildcard(os.fsdecode(part))), len(parts))
+        fixed = len(parts)
+        if not self.request.literal:
+            fixed = next((n for n, part in enumerate(parts) if is_wildcard(os.fsdecode(part))), fixed)
         if fixed == len(parts):
             path = self._resolve(parts)
             if path is not None:
@@ -188,9 +196,7 @@ class _Planner:
             return
         patterns = [Pattern(os.fsdecode(part)) for part in parts[fixed:]]
         base = self._resolve(parts[:fixed])
-        if base is None:
-            raise self._missing(text)
-        for path in self._wild(base, patterns):
+        for path in self._wild(base, patterns) if base is not None else ():
             resolved = self._resolve(path)
             if resolved is not None:
                 yield resolved, path[-1]
@@ -240,43 +246,39 @@ class _Planner:
 
     # What becomes of one match ------------------------------------------------------------------------------------
 
-    def _add(self, path: Path, name: bytes, text: str, include: str) -> None:
-        selection = Selection(self.tree.ignore, include, self.request.excludes)
+    def _add(self, path: Path, name: bytes, text: str, selection: Selection) -> bool:
+        """Plans one match; False if it is not there, or hidden by .dockerignore."""
         if not path:
             with self.tree.open(()) as root:
-                self._tree(root, path, os.fstat(root.fds[0]), selection, text, include)
-            return
+                return self._tree(root, path, os.fstat(root.fds[0]), selection)
         found = self._look(path)
         if found is None:
-            raise self._missing(text)
+            return False
         above, (info, layer, parts) = found
         with above:
             if parts:
                 with above.below(path[-1], parts) as directory:
-                    self._tree(directory, path, info, selection, text, include)
-            elif include:
+                    return self._tree(directory, path, info, selection)
+            if selection.include is not None:
                 raise Conflict(f"copy '{text}'", "what stands before /./ is not a directory")
-            else:
-                wanted = selection.wanted(os.fsdecode(b"/".join(path)), os.fsdecode(name), False)[0]
-                if wanted:
-                    self._file(above, path, name, info, layer)
-                elif self.tree.ignore is not None and self.tree.ignore.ignored(os.fsdecode(b"/".join(path)), False):
-                    raise self._missing(text)
+            if selection.hidden(path):
+                return False
+            if not selection.excluded(os.fsdecode(name)):
+                self._file(above, path, name, info, layer)
+            return True
 
-    def _tree(
-        self, directory: Directory, path: Path, info: os.stat_result, selection: Selection, text: str, include: str
-    ) -> None:
+    def _tree(self, directory: Directory, path: Path, info: os.stat_result, selection: Selection) -> bool:
         """A directory: its entries go to the destination."""
         base = self._base()
         folders = scan.scan(self.tree, directory, path, base, selection)
-        hidden = self.tree.ignore is not None and path and self.tree.ignore.ignored(os.fsdecode(b"/".join(path)), True)
         empty = len(folders) == 1 and not folders[0].files
-        if empty and (hidden or (include and not is_wildcard(text))):
-            raise self._missing(text)
+        if empty and (selection.include is not None or selection.hidden(path)):
+            return False
         self._make(base)
         folders[0].mtime_ns = info.st_mtime_ns
         self._check(folders)
         self._keep(folders)
+        return True
 
     def _file(self, above: Directory, path: Path, name: bytes, info: os.stat_result, layer: int) -> None:
         """Something that is no directory: into the destination if that is one, else under its name."""
@@ -388,11 +390,6 @@ class _Planner:
             self.directories.add(folder.place)
             if not folder.unpack:
                 self.files.update([(*folder.place, item.to) for item in folder.files])
-
-    def _missing(self, text: str) -> NotFound:
-        from .missing import missing
-
-        return missing(self.tree, text)
 
 
 def _pivot(text: str) -> tuple[str, str]:

@@ -79,7 +79,13 @@ def check(repository: Repository, text: str = "") -> Repository:
     if repository.remote.startswith("-") or host.startswith("-"):  # ssh takes such a host for an option
         raise UsageError(f"git URL '{text}'", "its host begins with '-'")
     ref = repository.ref
-    if ref.startswith("-") or any(char in ref for char in " ~^:?*[\\") or ".." in ref or ref.endswith((".lock", "/")):
+    if (
+        ref.startswith("-")
+        or any(char in ref for char in " ~^:?*[\\")
+        or ".." in ref
+        or "@{" in ref
+        or ref.endswith((".lock", "/"))
+    ):
         raise UsageError(f"git URL '{text}'", f"'{ref}' is no name of a branch, tag or commit")
     if ".." in repository.subdir.split("/"):
         raise UsageError(f"git URL '{text}'", "'..' in its directory")

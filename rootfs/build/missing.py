@@ -24,8 +24,9 @@ def _hint(tree: Tree, text: str) -> str:
     if ".." in parts and tree.context:
         return "nothing outside the build context can be copied: build from a directory above it, with -f"
     path = "/".join(parts)
-    if tree.ignore is not None and (tree.ignore.ignored(path, False) or tree.ignore.ignored(path, True)):
-        return "it is excluded by .dockerignore"
+    rule = tree.ignore.decided_by(path) if tree.ignore is not None and path else None
+    if rule is not None:
+        return f"it is excluded by line {rule.line} of {tree.ignore_name}: {rule.pattern}"
     if not parts:
         return ""
     return nearest_in(tree, parts)

@@ -62,10 +62,18 @@ class Selection:
 
     def __init__(self, ignore: Ignore | None, include: str = "", excludes: tuple[str, ...] = ()) -> None:
         self.ignore = ignore
-        self.exclude = _patterns("\n".join(excludes)) if excludes else None
-        self.include = _patterns(include) if include else None
+        self.exclude = _patterns(excludes, "--exclude") if excludes else None
+        self.include = _patterns((include,), "--parents") if include else None
         self._include = tuple(Pattern(part) for part in include.split("/")) if include else ()
         self.everything = ignore is None and not excludes and not include
+
+    def hidden(self, path: Path) -> bool:
+        """Whether .dockerignore leaves out `path` itself."""
+        return self.ignore is not None and bool(path) and self.ignore.ignored(os.fsdecode(b"/".join(path)), False)
+
+    def excluded(self, name: str) -> bool:
+        """Whether --exclude leaves out a file that is a source itself: there its name counts."""
+        return self.exclude is not None and self.exclude.ignored(name, False)
 
     def wanted(self, path: str, below: str, directory: bool) -> tuple[bool, bool]:
         """(is it copied itself, may something below it be copied)."""
@@ -79,10 +87,12 @@ class Selection:
         return wanted, descend
 
 
-def _patterns(text: str) -> Ignore:
+def _patterns(patterns: tuple[str, ...], flag: str) -> Ignore:
+    """Patterns of the command's own, by the rules of .dockerignore; in those, # is nothing special."""
     from .ignore import Ignore  # a copy without patterns does not need it
 
-    return Ignore.parse(text)
+    parsed = [Ignore.parse(f"/{one}" if one.startswith("#") else one, path=flag) for one in patterns]
+    return Ignore(tuple(rule for ignore in parsed for rule in ignore.rules))
 
 
 def scan(tree: Tree, directory: Directory, source: Path, place: Path, selection: Selection) -> list[Folder]:

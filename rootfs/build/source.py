@@ -56,6 +56,7 @@ class Tree:
     ) -> None:
         self.stack = stack
         self.ignore = ignore
+        self.ignore_name = ".dockerignore"
         self.name = name
         self.context = context
         self.hashes = hashes
