@@ -103,7 +103,8 @@ def _decoder(
 
         # ISA-L checks the header and the trailer's CRC and length
         new = lambda: igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)  # noqa: E731
-        return lambda chunks: _members(chunks, new, "gzip"), igzip_lib.error
+        failure: type[Exception] = igzip_lib.error  # type: ignore[assignment]  # its stub makes it an instance
+        return lambda chunks: _members(chunks, new, "gzip"), failure
     if compression == "zstd":
         import zstandard
 

@@ -17,6 +17,7 @@ import os
 import stat
 
 from . import xattrs
+from .batch import Batch
 from .disk import HINTS
 from .entry import BLOCK, CHAR, DIR, FIFO, FILE, HARDLINK, S_IFMT_OF, SYMLINK, Entry, show, split
 from .inroot import open_directory, open_in, remove_tree
@@ -44,6 +45,8 @@ class TreeWriter:
     resolve      path -> canonical path: the parent directory in the merged view, when this root is only its top layer
     owner        (uid, gid) for everything, in place of what the entries say
     existing     path -> Entry or None: what is there now; then a directory and something else never replace one another
+    batched      for a tree that nobody else sees yet: ordinary entries are made many at a time (batch.py), so an error
+                 may come with a later entry, or at the end; it names the right one
     implied      gets, at the end, the directories whose metadata no entry and no layer below has given: see settle()
 
     Entries with errors raise ArchiveError; system calls that fail raise it too, with the OSError as cause and in
@@ -60,6 +63,7 @@ class TreeWriter:
         owner: tuple[int, int] | None = None,
         existing: Callable[[tuple[bytes, ...]], Entry | None] | None = None,
         implied: list[tuple[bytes, ...]] | None = None,
+        batched: bool = False,
     ) -> None:
         self.root_fd = root_fd
         self.overlay = overlay
@@ -69,6 +73,7 @@ class TreeWriter:
         self._owner = owner
         self._existing = existing
         self._implied = implied
+        self._batch = Batch(root_fd, self._make_one) if batched else None
         self._unlisted: dict[tuple[bytes, ...], None] = {}  # as a set in order: parents come first
         self._parents: dict[tuple[bytes, ...], int] = {}
         self._directories: dict[tuple[bytes, ...], Entry] = {}
@@ -86,6 +91,7 @@ class TreeWriter:
     def __exit__(self, kind: type[BaseException] | None, cause: BaseException | None, tb: TracebackType | None) -> None:
         try:
             if cause is None:
+                self.flush()
                 self._finish_directories()
                 if self._implied is not None:
                     self._implied.extend(self._unlisted)
@@ -105,6 +111,29 @@ class TreeWriter:
 
     def add(self, entry: Entry, data: Iterable[memoryview | bytes] = ()) -> None:
         """Creates `entry` with a file's `data`, replacing what has its name (a directory stays one and is merged)."""
+        batch = self._batch
+        if batch is None:
+            self._add(entry, data)
+        elif batch.takes(entry):
+            if entry.kind is DIR:
+                self._listed(entry)
+            self.bytes_written += entry.size
+            batch.add(entry, data, *(self._owner or (entry.uid, entry.gid)))
+        else:
+            batch.flush()
+            self._add(entry, data)
+
+    def flush(self) -> None:
+        """Makes what was put off so far (`batched`)."""
+        if self._batch is not None:
+            self._batch.flush()
+
+    def _make_one(self, entry: Entry, data: Iterable[memoryview | bytes]) -> None:
+        """An entry of the batch that was not so ordinary."""
+        self.bytes_written -= entry.size  # counted when it was put off
+        self._add(entry, data)
+
+    def _add(self, entry: Entry, data: Iterable[memoryview | bytes]) -> None:
         try:
             if not entry.parts:
                 if entry.kind is not DIR:
@@ -120,6 +149,7 @@ class TreeWriter:
 
     def whiteout(self, entry: Entry, name: bytes) -> None:
         """Hides `name` (beside `entry`) in the layers below; what this layer itself has there stays, made opaque."""
+        self.flush()
         try:
             parent = self.parent(entry.parts[:-1])
             try:
@@ -132,6 +162,7 @@ class TreeWriter:
 
     def opaque(self, entry: Entry) -> None:
         """Hides all that the layers below have in the parent directory of `entry`."""
+        self.flush()
         try:
             parts = entry.parts[:-1]
             self._mark_opaque(self.parent(parts), b".")
@@ -245,6 +276,10 @@ class TreeWriter:
         if deleted:
             self._mark_opaque(parent, name)
         xattrs.wanted(entry)  # an attribute that must not be there is reported now, while the entry is at hand
+        self._listed(entry)
+
+    def _listed(self, entry: Entry) -> None:
+        """The metadata of a directory comes from this entry, whatever came before."""
         self._directories[entry.parts] = entry
         self._copied_up.discard(entry.parts)
         self._unlisted.pop(entry.parts, None)

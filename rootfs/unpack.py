@@ -73,7 +73,7 @@ def unpack(
     try:
         source = stream.ByteStream(ahead, limits)
         count = size = 0
-        with TreeWriter(root_fd, overlay=True, metadata_of=metadata_of, implied=implied) as writer:
+        with TreeWriter(root_fd, overlay=True, metadata_of=metadata_of, implied=implied, batched=True) as writer:
             writer.default_root()
             for entry in tarread.entries(source, limits, require_end=require_end):
                 count += 1

@@ -31,6 +31,102 @@ int pyrun_openat2(int dirfd, const char *path, uint64_t flags, uint64_t mode, ui
 
 int pyrun_syncfs(int fd) { return syncfs(fd); }
 
+/* ---- files of an archive ---------------------------------------------------------------------------------------- */
+
+static const struct timespec *times_of(const struct pyrun_object *o, struct timespec times[2])
+{
+    times[0] = times[1] = (struct timespec){.tv_sec = o->seconds, .tv_nsec = o->nanoseconds};
+    return times;
+}
+
+/* Owner before mode: chown(2) clears setuid. What is right already costs no transaction of the file system's journal. */
+static int set_metadata(int fd, const struct pyrun_object *o)
+{
+    struct stat found;
+    struct timespec times[2];
+    int other_owner;
+    if (fstat(fd, &found) < 0)
+        return -1;
+    other_owner = found.st_uid != o->uid || found.st_gid != o->gid;
+    if (other_owner && fchown(fd, o->uid, o->gid) < 0)
+        return -1;
+    if ((other_owner || (found.st_mode & 07777) != o->mode) && fchmod(fd, o->mode) < 0)
+        return -1;
+    return futimens(fd, times_of(o, times));
+}
+
+/* Takes back what was just made, so that the caller can try again by itself and say what went wrong. */
+static int unmake(int parent, const char *name)
+{
+    unlinkat(parent, name, 0);
+    return -1;
+}
+
+static int make_file(int parent, const struct pyrun_object *o, const char *name, const char *content)
+{
+    int fd = openat(parent, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, o->mode & 0777);
+    if (fd < 0)
+        return -1;
+    int result = o->length == 0 || write(fd, content, o->length) == (ssize_t)o->length ? set_metadata(fd, o) : -1;
+    if (close(fd) < 0)
+        result = -1;
+    return result < 0 ? unmake(parent, name) : 0;
+}
+
+static int make_symlink(int parent, const struct pyrun_object *o, const char *name, const char *target)
+{
+    struct stat found;
+    struct timespec times[2];
+    if (symlinkat(target, parent, name) < 0)
+        return -1;
+    if (fstatat(parent, name, &found, AT_SYMLINK_NOFOLLOW) < 0)
+        return unmake(parent, name);
+    if ((found.st_uid != o->uid || found.st_gid != o->gid) &&
+        fchownat(parent, name, o->uid, o->gid, AT_SYMLINK_NOFOLLOW) < 0)
+        return unmake(parent, name);
+    return utimensat(parent, name, times_of(o, times), AT_SYMLINK_NOFOLLOW) < 0 ? unmake(parent, name) : 0;
+}
+
+static int make_object(int parent, const struct pyrun_object *o, const char *text, const char *data)
+{
+    const char *name = text + o->name;
+    switch (o->kind) {
+    case S_IFDIR:
+        return mkdirat(parent, name, 0700);
+    case S_IFREG:
+        return make_file(parent, o, name, data + o->data);
+    case S_IFLNK:
+        return make_symlink(parent, o, name, text + o->data);
+    }
+    return -1;
+}
+
+/* Makes new objects below `root`, from number `first` on, and stops at the first that cannot be made as if nothing were
+ * special about it: it replaces, follows and leaves behind nothing. Returns that one's number, or `count`. Parents are
+ * resolved inside the root, names are single components. */
+int pyrun_make_objects(int root, const struct pyrun_object *objects, int first, int count, const char *text,
+                       const char *data)
+{
+    int parent = -1, at;
+    for (at = first; at < count; at++) {
+        const struct pyrun_object *o = &objects[at];
+        if (parent < 0 || o->parent != objects[at - 1].parent) {
+            const char *path = text + o->parent;
+            if (parent >= 0)
+                close(parent);
+            parent = pyrun_openat2(root, *path ? path : ".", O_PATH | O_DIRECTORY, 0,
+                                   RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
+            if (parent < 0)
+                break;
+        }
+        if (make_object(parent, o, text, data) < 0)
+            break;
+    }
+    if (parent >= 0)
+        close(parent);
+    return at;
+}
+
 /* ---- spawn ------------------------------------------------------------------------------------------------------- */
 
 static _Noreturn void spawn_failed(int error, const char *what)

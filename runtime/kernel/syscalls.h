@@ -17,6 +17,21 @@ struct pyrun_spawn {
     int pidfd; /* out */
 };
 
+/* One new object that pyrun_make_objects() makes. Offsets are into `text`, where strings end with NUL. */
+struct pyrun_object {
+    uint32_t kind; /* S_IFREG, S_IFDIR or S_IFLNK */
+    uint32_t mode; /* permission bits; a directory gets 0700, and its metadata from the caller at the end */
+    uint32_t uid, gid;
+    int64_t seconds; /* modification time */
+    uint32_t nanoseconds;
+    uint32_t parent; /* path of its directory below the root, "" for the root */
+    uint32_t name;
+    uint32_t length; /* of a file's content */
+    uint64_t data;   /* a file: where its content is in `data`; a symlink: its target in `text` */
+};
+
+int pyrun_make_objects(int root, const struct pyrun_object *objects, int first, int count, const char *text,
+                       const char *data);
 int pyrun_openat2(int dirfd, const char *path, uint64_t flags, uint64_t mode, uint64_t resolve);
 int pyrun_syncfs(int fd);
 int pyrun_spawn(struct pyrun_spawn *s);

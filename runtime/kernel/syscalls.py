@@ -32,6 +32,8 @@ BPF_F_ALLOW_MULTI: int = lib.BPF_F_ALLOW_MULTI
 BPF_F_REPLACE: int = lib.BPF_F_REPLACE
 
 EAGAIN = 11
+OBJECT = "@IIIIqIIIIQ"  # struct pyrun_object, for the struct module
+OBJECT_SIZE: int = ffi.sizeof("struct pyrun_object")
 
 
 class SyscallError(OSError):
@@ -65,6 +67,26 @@ def openat2(dirfd: int, path: str | bytes, flags: int, mode: int = 0, resolve: i
         if fd >= 0 or ffi.errno != EAGAIN:
             break
     return _checked(fd, f"openat2 {os.fsdecode(raw)} flags={flags:#x} resolve={resolve:#x}")
+
+
+def make_objects(root_fd: int, objects: bytearray, first: int, text: bytearray, data: bytearray) -> int:
+    """Makes new files, directories and symlinks below `root_fd`: openat2(2), openat(2), write(2), fchown(2) … of each.
+
+    objects: structs pyrun_object (syscalls.h), one after another, as OBJECT packs them; made from number `first` on.
+    Returns the number of the first one that could not be made, of which nothing is left; how many there are, if all
+    were. The interpreter lock is not held meanwhile.
+    """
+    count = len(objects) // OBJECT_SIZE
+    return int(
+        lib.pyrun_make_objects(
+            root_fd,
+            ffi.cast("struct pyrun_object *", ffi.from_buffer(objects)),
+            first,
+            count,
+            ffi.from_buffer(text),
+            ffi.from_buffer(data),
+        )
+    )
 
 
 def syncfs(fd: int) -> None:
