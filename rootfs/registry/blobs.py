@@ -52,6 +52,8 @@ def download(registry: Registry, repository: str, wanted: Wanted, ingest: Ingest
     layout = ingest.layout
     with Partial(layout, wanted.digest, wanted.size, lambda: registry.cancelled) as partial:
         if not partial.is_right:
+            if ingest.pin(wanted.digest) and ingest.sizes[wanted.digest] == wanted.size:
+                return  # while we waited, another pull has finished, published it and removed its partial file
             task = _Download(wanted, partial, progress)
             registry.first(lambda host: task.take_from(host, repository))
         target = f"{ingest.path}/.partial-{wanted.digest[7:]}"

@@ -95,14 +95,16 @@ class Host:
         target: "/v2/…", or a URL (an upload's Location): credentials go there only if it is of the same origin.
         body: a callable returns a fresh iterable of chunks each time it is called; give Content-Length with it.
         anonymous: credentials are sent to nobody.
-        retry: again after a lost connection or a passing status, with growing pauses; else each is tried once.
-        Raises Unreachable, AccessDenied, RegistryError.
+        retry: again after a lost connection or a passing status, with growing pauses; else it is tried once, and Lost
+        raised. Raises Unreachable, AccessDenied, RegistryError.
         """
         for attempt in range(1, self.patience.attempts + 1):
             last = not retry or attempt == self.patience.attempts
             try:
                 reply = self._answered(method, target, headers or {}, body, anonymous)
             except Lost as error:
+                if not retry:
+                    raise
                 if last or self.cancelled:
                     raise _tried(error, attempt) from None
                 self.pause(attempt)

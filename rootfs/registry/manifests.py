@@ -122,6 +122,19 @@ def fetch(host: Host, repository: str, target: str, what: str, cap: int, *, acce
     return read(data, digest, kind, what)
 
 
+def fetch_config(host: Host, repository: str, digest: str, size: int) -> bytes:
+    """An image's config, verified. Raises NotFound, RegistryError."""
+    what = f"config {digest[:19]}"
+    with host.get(path_of(host, repository, "blobs", digest)) as reply:
+        if reply.status == 404:
+            raise NotFound(what, f"the registry {host.name} does not have it")
+        if reply.status != 200:
+            raise reply.refusal(what)
+        data = reply.document(size, what)
+    check_digest(data, digest, what)
+    return data
+
+
 def path_of(host: Host, repository: str, part: str, target: str) -> str:
     """/v2/<repository>/<part>/<target>, with the registry's name where a mirror serves several."""
     endpoint = host.endpoint

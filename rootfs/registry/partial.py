@@ -64,6 +64,8 @@ class Partial:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, cause: BaseException | None, tb: TracebackType | None) -> None:
+        if self.position == 0 and _is_at(self._fd, self._path):
+            os.unlink(self._path)  # nothing that could be resumed
         os.close(self._fd)
         self._fd = -1
 

@@ -194,7 +194,8 @@ class _Pull:
         if size > self.store.limits.max_json:
             raise PyrunError(f"config of {self.what}", f"{size} bytes, more than {self.store.limits.max_json}")
         if not (ingest.pin(digest) and ingest.sizes[digest] == size):
-            self._download(ingest, Wanted(digest, size), SILENT)
+            data = self.registry.first(lambda host: manifests.fetch_config(host, self.reference.path, digest, size))
+            ingest.add([data], digest=digest)
         config = load_json(ingest.read(digest, self.store.limits), digest, self.store.limits)
         return images.parse(document.digest, document.value, config)
 
@@ -244,13 +245,11 @@ class _Pull:
 
         def fetch() -> None:
             self.progress.begin(key, "Downloading", layer.size)
-            self._download(ingest, Wanted(layer.digest, layer.size, urls), self.progress)
+            wanted = Wanted(layer.digest, layer.size, urls)
+            download(self.registry, self.reference.path, wanted, ingest, self.progress)
+            self._fetched.append(layer.digest)
             self.progress.done(key, "Download complete")
             for one in same:
                 unpacker.start(one, ingest.blob(layer.digest))
 
         return fetch
-
-    def _download(self, ingest: Ingest, wanted: Wanted, progress: Progress) -> None:
-        download(self.registry, self.reference.path, wanted, ingest, progress)
-        self._fetched.append(wanted.digest)

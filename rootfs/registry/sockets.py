@@ -144,6 +144,9 @@ class Sockets:
 
         endpoint = self._endpoint
         if own and not endpoint.verify:
+            import urllib3
+
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # the user said so
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
@@ -175,7 +178,12 @@ def _proxied(proxy: str, options: dict[str, Any]) -> PoolManager:
 def reason_of(error: BaseException) -> str:
     """An error's text, in lower case as all messages are, without the [SSL: …] that Python puts around OpenSSL's."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return printable(text[:1].lower() + text[1:])
+    return lowered(text)
+
+
+def lowered(text: str) -> str:
+    """A library's sentence in the form of our messages: lower case at its beginning, no full stop."""
+    return printable(text[:1].lower() + text[1:].rstrip("."))
 
 
 def described(error: Exception, origin: Origin, timeout_s: float) -> Unreachable:
@@ -211,7 +219,7 @@ def _tls_error(name: str, cause: BaseException) -> Unreachable:
     import ssl
 
     if isinstance(cause, ssl.SSLCertVerificationError):
-        why = f"its certificate is not trusted: {printable(cause.verify_message or reason_of(cause))}"
+        why = f"its certificate is not trusted: {lowered(cause.verify_message or str(cause))}"
         hint = "put its authority's certificate into /etc/pyrun/certs.d/<host:port>/ca.crt"
         if "name" in why or "mismatch" in why:
             hint = "use the name that stands in the certificate"
