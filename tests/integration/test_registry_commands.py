@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import tarfile
+import termios
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -557,6 +558,33 @@ def test_login_through_a_helper(
     assert not (tmp_path / "secret").exists()
 
 
+def test_interrupted_at_the_password(pyrun: Pyrun, private: Server, home: Path) -> None:
+    """^C at the prompt ends it with 130; what is typed is shown again, and nothing is kept."""
+    screen = Screen(pyrun, "login", "-u", "me", private.host)
+    screen.read_until(b"Password: ")
+    assert not screen.echoes()
+    screen.type(b"\x03")
+    assert screen.end(screen.echoes) == 130, screen.text
+    assert not home.exists()
+
+
+@requires(tools=("podman",))
+def test_login_of_podman(
+    pyrun: Pyrun, base_image: str, private: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is logged in with podman need not do it again."""
+    monkeypatch.setenv("REGISTRY_AUTH_FILE", str(tmp_path / "auth.json"))
+    name = f"{private.host}/podmans"
+    pyrun.ok("tag", base_image, name)
+    assert pyrun("push", "-q", name).rc == 1
+    subprocess.run(
+        ["podman", "login", "--tls-verify=false", "-u", "me", "--password-stdin", private.host],
+        input=b"secret", check=True, capture_output=True,
+    )  # fmt: skip
+    assert pyrun.ok("push", "-q", name) == f"{name}:latest"
+    pyrun.ok("rmi", name)
+
+
 # --- search ----------------------------------------------------------------------------------------------------
 
 
@@ -638,11 +666,16 @@ class Screen:
     def type(self, keys: bytes) -> None:
         os.write(self._fd, keys)
 
-    def end(self) -> int:
-        """The exit code, once everything is read."""
+    def echoes(self) -> bool:
+        """Whether the terminal shows what is typed."""
+        return bool(termios.tcgetattr(self._fd)[3] & termios.ECHO)
+
+    def end(self, holds: Callable[[], bool] = lambda: True) -> int:
+        """The exit code, once everything is read; `holds` is asserted of the terminal before it is closed."""
         while self._read():
             pass
         _, status = os.waitpid(self.pid, 0)
+        assert holds()
         os.close(self._fd)
         return os.waitstatus_to_exitcode(status)
 

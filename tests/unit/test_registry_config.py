@@ -7,7 +7,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pyrun.rootfs.registry import registries_toml
@@ -328,3 +328,46 @@ def test_line_of_any_key(keys: list[str], above: int) -> None:
     header = f"[{'.'.join(quoted[:-1])}]" if len(keys) > 1 else "# none"
     text = "\n" * above + f"{header}\n{quoted[-1]} = 1\n"
     assert registries_toml.line_of(text, tuple(keys)) == above + 2
+
+
+VALUES = st.recursive(
+    st.booleans() | st.integers(0, 2) | st.sampled_from(["", "a.example", "http://b.example/x", "ftp://c", "x y"]),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(
+            st.sampled_from([*registries_toml.REGISTRY_KEYS, "only", "a.example", "x"]), inner, max_size=3
+        )
+    ),
+    max_leaves=5,
+)
+
+
+def toml(value: object) -> str:
+    """A value as inline TOML."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f'"{key}" = {toml(item)}' for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(toml, value)) + "]"
+    return str(value).lower() if isinstance(value, bool) else str(value) if isinstance(value, int) else f'"{value}"'
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@given(
+    top=st.dictionaries(st.sampled_from(registries_toml.TOP_KEYS), VALUES),
+    registry=st.dictionaries(st.sampled_from([*registries_toml.REGISTRY_KEYS, "x"]), VALUES, max_size=3),
+)
+def test_any_values_in_the_file(load: Load, top: dict[str, object], registry: dict[str, object]) -> None:
+    """It is understood, or refused in one line that names the file: nothing else comes of it."""
+    if registry:
+        top = {**top, "registry": {"a.example": registry}}
+    said = ""
+    try:
+        found = load("\n".join(f"{key} = {toml(value)}" for key, value in top.items()))
+        endpoints = found.endpoints("a.example", path="x")
+    except PyrunError as error:
+        said = f"{error} {error.hint}"
+        endpoints = ()
+    assert bool(said) != bool(endpoints)
+    assert "\n" not in said
+    assert not said or "registries.toml" in said
+    assert all(endpoint.host and endpoint.schemes for endpoint in endpoints)

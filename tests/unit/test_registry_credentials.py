@@ -343,3 +343,29 @@ def test_failed_store_changes_nothing(home: Path, helper: Callable[[str, str], P
     with pytest.raises(PyrunError, match="docker-credential-bad store: no room"):
         store("reg.example", ME)
     assert read(home) == {"credsStore": "bad"}
+
+
+# --- any file --------------------------------------------------------------------------------------------------
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 2) | st.sampled_from(["", "x", "bWU6cGFzcw==", "bWU="]),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.sampled_from(["a.example", "auth", "identitytoken", "username", "password", "x"]), inner)
+    ),
+    max_leaves=6,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@given(value=st.dictionaries(st.sampled_from(["auths", "credHelpers", "x"]), JSON) | JSON)
+def test_any_json_in_the_file(value: Any, home: Path) -> None:
+    """It has credentials, or none, or is refused in one line: nothing else comes of it."""
+    write(home, json.dumps(value))
+    found, said = None, ""
+    try:
+        found = lookup("a.example")
+    except PyrunError as error:
+        said = str(error)
+    assert "\n" not in said
+    assert found is None or all(isinstance(field, str) for field in found.asdict().values())
