@@ -58,7 +58,13 @@ def write_json(path: str, value: Any, *, mode: int = 0o600, sync: bool = True) -
     """write_atomic() of `value` as indented JSON: these files are meant to be read by people too."""
     import json
 
-    write_atomic(path, json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n", mode=mode, sync=sync)
+    try:
+        data = json.dumps(value, indent=1, ensure_ascii=False).encode()
+    except (
+        UnicodeEncodeError
+    ):  # somewhere a byte that is no UTF-8, as os.fsdecode() has it: \udc80 comes back as it was
+        data = json.dumps(value, indent=1).encode()
+    write_atomic(path, data + b"\n", mode=mode, sync=sync)
 
 
 def read_json(path: str) -> Any:

@@ -288,6 +288,15 @@ def test_a_secret_as_a_variable(steps: Steps) -> None:
     assert "No such file" in ran.out
 
 
+@pytest.mark.parametrize("content", [b"a\0b", b"\xff"])
+def test_a_secret_that_is_no_text(steps: Steps, content: bytes) -> None:
+    """It can be a file and not a variable."""
+    with pytest.raises(UsageError, match="not text"):
+        steps("/bin/true", mounts=(RunMount("secret", "", content=content, env="TOKEN"),))
+    mount = RunMount("secret", "/s", content=content)
+    assert steps.sh("wc -c </s", mounts=(mount,)).out.strip() == str(len(content))
+
+
 def test_a_file_of_the_builders(steps: Steps) -> None:
     """A heredoc's script: there, executable, not in the layer."""
     mount = RunMount("file", "/dev/pipes/EOF", content=b"#!/bin/sh\necho script $0\n", mode=0o755)

@@ -278,9 +278,16 @@ def _tmpfs(_: Place, mount: RunMount, arranged: Arranged, __: Event | None) -> N
 
 def _secret(place: Place, mount: RunMount, arranged: Arranged, _: Event | None) -> None:
     if mount.env:
-        if b"\0" in mount.content:
-            raise UsageError(f"RUN --mount=type=secret,env={mount.env}", "the secret has a NUL character in it")
-        arranged.env.append(f"{mount.env}={os.fsdecode(mount.content)}")
+        try:
+            value = mount.content.decode()
+        except UnicodeDecodeError:
+            value = "\0"
+        if "\0" in value:
+            what = f"RUN --mount=type=secret,env={mount.env}"
+            raise UsageError(
+                what, "the secret is not text, which a variable must be", hint="mount it as a file: target=…"
+            )
+        arranged.env.append(f"{mount.env}={value}")
     if mount.target:
         mode = 0o400 if mount.mode is None else mount.mode
         path = place.memory_file(mount.content, mode, mount.uid, mount.gid)
