@@ -262,13 +262,17 @@ def test_a_secret_is_a_file_in_memory(steps: Steps) -> None:
     secret = RunMount("secret", "/run/secrets/key", content=b"s3cret-value", mode=0o440, uid=3, gid=4)
     script = "cat /run/secrets/key; stat -c ' %a %u %g' /run/secrets/key; echo x >/run/secrets/key || true"
     found: list[str] = []
+    looked: list[bool] = []
 
     def look(_: object = None) -> None:
         time.sleep(0.4)
         for path in build_steps.below(steps.paths.data):
-            if os.path.isfile(path) and not os.path.islink(path):
-                with open(path, "rb") as file:
+            try:
+                with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
                     found.extend([path] if b"s3cret-value" in file.read(1 << 20) else [])
+            except OSError:
+                continue  # a directory, a link, or gone
+        looked.append(True)
 
     looker = threading.Thread(target=look)
     looker.start()
@@ -276,6 +280,7 @@ def test_a_secret_is_a_file_in_memory(steps: Steps) -> None:
     looker.join()
     assert ran.out == "s3cret-value 440 3 4\n"
     assert ran.changed == {}
+    assert looked
     assert found == []
 
 
