@@ -58,8 +58,9 @@ class Shown(Progress):
                 bars.reset(self._tasks[key], total=total, description=text)
 
     def advance(self, key: str, current: int) -> None:
-        if self._bars is not None and key in self._tasks:
-            self._bars.update(self._tasks[key], completed=current)
+        bars, task = self._bars, self._tasks.get(key)  # without the lock: this comes often, and rich has its own
+        if bars is not None and task is not None and key in self._at_work:
+            bars.update(task, completed=current)
 
     def done(self, key: str, text: str) -> None:
         with self._lock:

@@ -6,15 +6,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import socket
 import subprocess
-import time
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import machine
+from registries import DockerRegistry
 from requires import requires
 
 if TYPE_CHECKING:
@@ -33,30 +31,8 @@ LAYER = "application/vnd.oci.image.layer.v1.tar"
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The host of a plain docker-registry."""
-    directory = tmp_path_factory.mktemp("registry")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    config = {
-        "version": 0.1,
-        "log": {"level": "error", "accesslog": {"disabled": True}},
-        "storage": {"filesystem": {"rootdirectory": f"{directory}/data"}},
-        "http": {"addr": f"127.0.0.1:{port}"},
-    }
-    (directory / "config.yml").write_text(json.dumps(config))
-    with open(directory / "log", "wb") as log:
-        process = subprocess.Popen(["docker-registry", "serve", directory / "config.yml"], stdout=log, stderr=log)
-    deadline = time.monotonic() + 20 * machine.slowness()
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-            break
-        except OSError:
-            assert time.monotonic() < deadline, (directory / "log").read_text()
-            time.sleep(0.05)
-    yield f"localhost:{port}"
-    process.kill()
-    process.wait()
+    with DockerRegistry(tmp_path_factory.mktemp("registry")) as started:
+        yield started.host
 
 
 @pytest.fixture(autouse=True)

@@ -9,115 +9,67 @@ import os
 import pty
 import shutil
 import signal
-import socket
 import subprocess
+import sys
 import tarfile
+import tempfile
 import termios
 import threading
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import machine
+from registries import PASSWORD, TOOLS, USER, Authority, DockerRegistry, make_authority
 from requires import requires
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from cli import Pyrun, Result
 
-pytestmark = requires(root=True, tools=("docker-registry", "openssl"))
+pytestmark = requires(root=True, tools=TOOLS)
 
-# bcrypt, cost 4, of "secret": docker-registry takes nothing else, and Debian has the tool in apache2-utils
-HTPASSWD = "me:$2y$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW\n"
-
-
-class Server:
-    """A docker-registry of the test's own on a port of loopback."""
-
-    def __init__(self, directory: Path, **options: object) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.host = f"localhost:{probe.getsockname()[1]}"
-        directory.mkdir()
-        http_options = {"addr": self.host.replace("localhost", "127.0.0.1"), **dict(options.pop("http", {}))}  # type: ignore[call-overload]
-        config = {
-            "version": 0.1,
-            "log": {"level": "error", "accesslog": {"disabled": True}},
-            "storage": {"filesystem": {"rootdirectory": f"{directory}/data"}},
-            "http": http_options,
-            **options,
-        }
-        (directory / "config.yml").write_text(json.dumps(config))
-        self._log = open(directory / "log", "wb")
-        self._process = subprocess.Popen(
-            ["docker-registry", "serve", str(directory / "config.yml")], stdout=self._log, stderr=self._log
-        )
-        self._wait(directory)
-
-    def _wait(self, directory: Path) -> None:
-        address = ("127.0.0.1", int(self.host.partition(":")[2]))
-        deadline = time.monotonic() + 20 * machine.slowness()
-        while True:
-            try:
-                socket.create_connection(address).close()
-                return
-            except OSError:
-                assert time.monotonic() < deadline, (directory / "log").read_text()
-                time.sleep(0.05)
-
-    def end(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        self._log.close()
+Start = Callable[..., DockerRegistry]
 
 
 @pytest.fixture(scope="module")
-def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
     """Starts registries that end with the module."""
-    made: list[Server] = []
+    with ExitStack() as stack:
 
-    def start(**options: object) -> Server:
-        made.append(Server(tmp_path_factory.mktemp("registry") / "x", **options))
-        return made[-1]
+        def start(**options: Any) -> DockerRegistry:
+            return stack.enter_context(DockerRegistry(tmp_path_factory.mktemp("registry"), **options))
 
-    yield start
-    for server in made:
-        server.end()
+        yield start
 
 
 @pytest.fixture(scope="module")
-def plain(serve: Callable[..., Server]) -> Server:
+def plain(serve: Start) -> DockerRegistry:
     """A registry that speaks HTTP and asks nobody who he is."""
     return serve()
 
 
 @pytest.fixture(scope="module")
-def private(serve: Callable[..., Server], tmp_path_factory: pytest.TempPathFactory) -> Server:
-    """A registry that wants the name "me" and the password "secret"."""
-    file = tmp_path_factory.mktemp("auth") / "htpasswd"
-    file.write_text(HTPASSWD)
-    return serve(auth={"htpasswd": {"realm": "test", "path": str(file)}})
+def private(serve: Start) -> DockerRegistry:
+    """A registry that wants USER and PASSWORD."""
+    return serve(password=True)
 
 
 @pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with ca.crt and ca.key: a certificate for localhost that nobody has signed but itself."""
-    directory = tmp_path_factory.mktemp("tls")
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
-         "-addext", "subjectAltName=DNS:localhost", "-keyout", directory / "ca.key", "-out", directory / "ca.crt"],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return directory
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """A certificate for localhost by an authority that nobody knows."""
+    return make_authority(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture(scope="module")
-def encrypted(serve: Callable[..., Server], certificate: Path) -> Server:
+def encrypted(serve: Start, authority: Authority) -> DockerRegistry:
     """A registry that speaks HTTPS only."""
-    return serve(http={"tls": {"certificate": f"{certificate}/ca.crt", "key": f"{certificate}/ca.key"}})
+    return serve(authority=authority)
 
 
 @pytest.fixture(autouse=True)
@@ -151,7 +103,7 @@ def own_tar(busybox_tar: str, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def pushed(pyrun: Pyrun, own_tar: str, plain: Server) -> Iterator[str]:
+def pushed(pyrun: Pyrun, own_tar: str, plain: DockerRegistry) -> Iterator[str]:
     """The name of an image that is in the plain registry, and not here."""
     name = f"{plain.host}/team/app:1"
     pyrun.ok("import", "--change", 'CMD ["sh"]', own_tar, name)
@@ -161,14 +113,14 @@ def pushed(pyrun: Pyrun, own_tar: str, plain: Server) -> Iterator[str]:
     pyrun("rmi", "-f", name)
 
 
-def login(pyrun: Pyrun, *args: str, password: str = "secret") -> Result:
-    return pyrun("login", "-u", "me", "--password-stdin", *args, stdin=f"{password}\n")
+def login(pyrun: Pyrun, *args: str, password: str = PASSWORD) -> Result:
+    return pyrun("login", "-u", USER, "--password-stdin", *args, stdin=f"{password}\n")
 
 
 # --- push and pull ---------------------------------------------------------------------------------------------
 
 
-def test_push_and_pull_in_dockers_words(pyrun: Pyrun, base_image: str, plain: Server) -> None:
+def test_push_and_pull_in_dockers_words(pyrun: Pyrun, base_image: str, plain: DockerRegistry) -> None:
     """All of it on standard output; the image that comes back is the one that went."""
     name = f"{plain.host}/words"
     before = pyrun.ok("image", "inspect", "-f", "{{.Id}}", base_image)
@@ -208,7 +160,7 @@ def test_pull_by_digest(pyrun: Pyrun, pushed: str) -> None:
     pyrun.ok("rmi", name)
 
 
-def test_all_tags(pyrun: Pyrun, base_image: str, plain: Server) -> None:
+def test_all_tags(pyrun: Pyrun, base_image: str, plain: DockerRegistry) -> None:
     """push -a and pull -a move every tag of a repository; a tag beside -a is a contradiction."""
     name = f"{plain.host}/many"
     for tag in ("1", "2", "old"):
@@ -235,7 +187,7 @@ def test_aliases_of_the_commands(pyrun: Pyrun, pushed: str) -> None:
     assert pyrun.ok("image", "push", "-q", pushed) == pushed
 
 
-def test_push_of_what_is_not_here(pyrun: Pyrun, plain: Server) -> None:
+def test_push_of_what_is_not_here(pyrun: Pyrun, plain: DockerRegistry) -> None:
     """The store says so, before the registry is asked."""
     done = pyrun("push", f"{plain.host}/nothing-here")
     assert done.rc == 1
@@ -252,7 +204,7 @@ def test_push_of_what_is_not_here(pyrun: Pyrun, plain: Server) -> None:
         ("Upper", "invalid reference 'Upper': the repository name must be lower case"),
     ],
 )
-def test_what_cannot_be_pulled(pyrun: Pyrun, pushed: str, plain: Server, name: str, words: str) -> None:
+def test_what_cannot_be_pulled(pyrun: Pyrun, pushed: str, plain: DockerRegistry, name: str, words: str) -> None:
     """One line with the reason, exit code 1, and nothing in the store."""
     before = pyrun.ok("images", "-q", "--no-trunc")
     done = pyrun("pull", "-q", name.format(host=plain.host))
@@ -355,7 +307,9 @@ def test_pulls_at_the_same_time(pyrun: Pyrun, pushed: str) -> None:
 # --- configuration ---------------------------------------------------------------------------------------------
 
 
-def test_mirror(pyrun: Pyrun, base_image: str, plain: Server, registries: Callable[[str], dict[str, str]]) -> None:
+def test_mirror(
+    pyrun: Pyrun, base_image: str, plain: DockerRegistry, registries: Callable[[str], dict[str, str]]
+) -> None:
     """docker.io from a mirror: the image is called as if it came from Docker Hub."""
     pyrun.ok("tag", base_image, f"{plain.host}/library/mirrored")
     pyrun.ok("push", "-q", f"{plain.host}/library/mirrored")
@@ -368,15 +322,25 @@ def test_mirror(pyrun: Pyrun, base_image: str, plain: Server, registries: Callab
     pyrun.ok("rmi", "mirrored")
 
 
+def test_pull_through_cache(
+    pyrun: Pyrun, pushed: str, plain: DockerRegistry, serve: Start, registries: Callable[[str], dict[str, str]]
+) -> None:
+    """A mirror that gets what it does not have from the registry itself is asked for all of it."""
+    cache = serve(mirror_of=f"http://{plain.host}")
+    env = registries(f'[registry."{plain.host}"]\nmirrors = ["http://{cache.host}"]')
+    assert pyrun.ok("pull", "-q", pushed, env=env) == pushed
+    assert len(cache.requests("GET", "/v2/team/app/")) >= 3  # manifest, config, layer
+
+
 def test_mirror_that_fails_is_passed_over(
-    pyrun: Pyrun, pushed: str, plain: Server, registries: Callable[[str], dict[str, str]]
+    pyrun: Pyrun, pushed: str, plain: DockerRegistry, registries: Callable[[str], dict[str, str]]
 ) -> None:
     """What a mirror does not have comes from the registry itself."""
     env = registries(f'[registry."{plain.host}"]\nmirrors = ["localhost:9"]')
     assert pyrun.ok("pull", "-q", pushed, env=env) == pushed
 
 
-def test_podmans_configuration(pyrun: Pyrun, pushed: str, plain: Server, tmp_path: Path) -> None:
+def test_podmans_configuration(pyrun: Pyrun, pushed: str, plain: DockerRegistry, tmp_path: Path) -> None:
     """A prefix in registries.conf leads elsewhere."""
     file = tmp_path / "registries.conf"
     file.write_text(f'[[registry]]\nprefix = "registry.invalid/our"\nlocation = "{plain.host}/team"\n')
@@ -395,7 +359,40 @@ def test_short_name(pyrun: Pyrun, pushed: str, registries: Callable[[str], dict[
     assert pyrun.ok("pull", "-q", "our-app:1", env=env) == pushed
 
 
-def test_blocked(pyrun: Pyrun, pushed: str, plain: Server, registries: Callable[[str], dict[str, str]]) -> None:
+def test_ordinary_user_has_files_of_his_own() -> None:
+    """$XDG_CONFIG_HOME/pyrun counts for him, and only for him; his credentials are in his home."""
+    with tempfile.TemporaryDirectory() as home:
+        os.chmod(home, 0o755)
+        for name in ("pyrun/certs.d/a.example", "docker"):
+            os.makedirs(f"{home}/{name}")
+        os.chown(f"{home}/docker", 65534, 65534)
+        with open(f"{home}/pyrun/registries.toml", "w") as file:
+            file.write('[registry."a.example"]\nmirrors = ["m.example"]\n')
+        with open(f"{home}/pyrun/certs.d/a.example/ca.crt", "w") as file:
+            file.write("")
+        code = (
+            "from pyrun.rootfs.registry.config import Registries\n"
+            "from pyrun.rootfs.registry.credentials import Credentials, lookup, store\n"
+            "print(*((one.host, len(one.ca_files)) for one in Registries.load().endpoints('a.example')))\n"
+            "store('a.example', Credentials('me', 'x'))\n"
+            "print(lookup('a.example'))\n"
+        )
+        env = {"HOME": home, "XDG_CONFIG_HOME": home, "DOCKER_CONFIG": f"{home}/docker", "PATH": os.environ["PATH"]}
+        shown = [
+            subprocess.run(
+                [sys.executable, "-c", code], user=user, group=user, extra_groups=[], env=env, cwd="/",
+                capture_output=True, text=True, check=True,
+            ).stdout.splitlines()
+            for user in (65534, 0)
+        ]  # fmt: skip
+        assert os.stat(f"{home}/docker/config.json").st_uid == 65534  # root has changed it, and it is still his
+    assert shown == [
+        ["('m.example', 0) ('a.example', 1)", "Credentials(username='me', …)"],
+        ["('a.example', 0)", "Credentials(username='me', …)"],
+    ]
+
+
+def test_blocked(pyrun: Pyrun, pushed: str, plain: DockerRegistry, registries: Callable[[str], dict[str, str]]) -> None:
     """Nothing is asked of a blocked registry, and the file that blocks it is named."""
     env = registries(f'[registry."{plain.host}"]\nblocked = true')
     done = pyrun("pull", "-q", pushed, env=env)
@@ -416,8 +413,8 @@ def test_mistake_in_the_configuration(pyrun: Pyrun, registries: Callable[[str], 
 def test_tls(
     pyrun: Pyrun,
     base_image: str,
-    encrypted: Server,
-    certificate: Path,
+    encrypted: DockerRegistry,
+    authority: Authority,
     tmp_path: Path,
     registries: Callable[[str], dict[str, str]],
 ) -> None:
@@ -429,9 +426,9 @@ def test_tls(
     assert "certificate" in done.err.splitlines()[0]
     trusting = tmp_path / "certs.d" / host
     trusting.mkdir(parents=True)
-    shutil.copy(certificate / "ca.crt", trusting)
+    shutil.copy(authority.ca, trusting)
     assert pyrun.ok("push", "-q", name, env=registries('certs-dirs = ["certs.d"]')) == f"{name}:latest"
-    env = registries(f'[registry."{host}"]\nca = ["{certificate}/ca.crt"]')
+    env = registries(f'[registry."{host}"]\nca = ["{authority.ca}"]')
     assert pyrun.ok("pull", "-q", name, env=env) == f"{name}:latest"
     env = registries(f'[registry."{host}"]\ninsecure = true')
     assert pyrun.ok("pull", "-q", name, env=env) == f"{name}:latest"
@@ -439,20 +436,19 @@ def test_tls(
 
 
 def test_client_certificate(
-    pyrun: Pyrun, base_image: str, serve: Callable[..., Server], certificate: Path, tmp_path: Path,
+    pyrun: Pyrun, base_image: str, serve: Start, authority: Authority, tmp_path: Path,
     registries: Callable[[str], dict[str, str]],
 ) -> None:  # fmt: skip
     """A registry that wants one gets what is in certs.d."""
-    files = {"certificate": f"{certificate}/ca.crt", "key": f"{certificate}/ca.key"}
-    server = serve(http={"tls": {**files, "clientcas": [f"{certificate}/ca.crt"]}})
+    server = serve(authority=authority, want_client=True)
     directory = tmp_path / "certs.d" / server.host
     directory.mkdir(parents=True)
-    shutil.copy(certificate / "ca.crt", directory)
+    shutil.copy(authority.ca, directory)
     env = registries('certs-dirs = ["certs.d"]')
     pyrun.ok("tag", base_image, f"{server.host}/app")
     assert pyrun("push", "-q", f"{server.host}/app", env=env).rc == 1
-    shutil.copy(certificate / "ca.crt", directory / "me.cert")
-    shutil.copy(certificate / "ca.key", directory / "me.key")
+    shutil.copy(authority.client_cert, directory / "me.cert")
+    shutil.copy(authority.client_key, directory / "me.key")
     assert pyrun.ok("push", "-q", f"{server.host}/app", env=env) == f"{server.host}/app:latest"
     pyrun.ok("rmi", f"{server.host}/app")
 
@@ -460,7 +456,7 @@ def test_client_certificate(
 # --- login -----------------------------------------------------------------------------------------------------
 
 
-def test_login_push_pull_logout(pyrun: Pyrun, base_image: str, private: Server, home: Path) -> None:
+def test_login_push_pull_logout(pyrun: Pyrun, base_image: str, private: DockerRegistry, home: Path) -> None:
     """Without credentials access is denied and the hint says how to get it; with them it works; logout ends it."""
     name = f"{private.host}/app:1"
     pyrun.ok("tag", base_image, name)
@@ -483,17 +479,17 @@ def test_login_push_pull_logout(pyrun: Pyrun, base_image: str, private: Server, 
     pyrun.ok("rmi", name)
 
 
-def test_login_with_a_wrong_password(pyrun: Pyrun, private: Server, home: Path) -> None:
+def test_login_with_a_wrong_password(pyrun: Pyrun, private: DockerRegistry, home: Path) -> None:
     """Refused in one line, and nothing is kept."""
     done = login(pyrun, private.host, password="wrong")
     assert (done.rc, done.out) == (1, "")
-    assert "access denied for user me" in done.err.splitlines()[0]
+    assert f"access denied for user {USER}" in done.err.splitlines()[0]
     assert not home.exists()
 
 
-def test_login_with_the_password_in_a_flag(pyrun: Pyrun, private: Server) -> None:
+def test_login_with_the_password_in_a_flag(pyrun: Pyrun, private: DockerRegistry) -> None:
     """It works, with docker's warning."""
-    done = pyrun("login", "-u", "me", "-p", "secret", private.host)
+    done = pyrun("login", "-u", USER, "-p", PASSWORD, private.host)
     assert done.rc == 0
     assert done.err.splitlines()[0] == ("WARNING! Using --password via the CLI is insecure. Use --password-stdin.")
 
@@ -516,20 +512,20 @@ def test_login_refuses(pyrun: Pyrun, home: Path, args: tuple[str, ...], words: s
     assert not home.exists()
 
 
-def test_login_asks_on_a_terminal(pyrun: Pyrun, private: Server) -> None:
+def test_login_asks_on_a_terminal(pyrun: Pyrun, private: DockerRegistry) -> None:
     """Name and password are asked for; the password is not shown as it is typed."""
     screen = Screen(pyrun, "login", private.host)
     screen.read_until(b"Username: ")
-    screen.type(b"me\n")
+    screen.type(USER.encode() + b"\n")
     screen.read_until(b"Password: ")
-    screen.type(b"secret\n")
+    screen.type(PASSWORD.encode() + b"\n")
     assert screen.end() == 0, screen.text
     assert b"Login Succeeded" in screen.text
-    assert b"secret" not in screen.text
+    assert PASSWORD.encode() not in screen.text
 
 
 def test_login_through_a_helper(
-    pyrun: Pyrun, base_image: str, private: Server, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pyrun: Pyrun, base_image: str, private: DockerRegistry, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The secret goes to docker-credential-files and comes from there; config.json has the registry's name only."""
     script = tmp_path / "bin" / "docker-credential-files"
@@ -545,9 +541,9 @@ def test_login_through_a_helper(
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
     done = login(pyrun, private.host)
     assert (done.rc, done.out, done.err) == (0, "Login Succeeded\n", "")
-    assert "secret" not in (home / "config.json").read_text()
+    assert 'auth"' not in (home / "config.json").read_text()
     kept = json.loads((tmp_path / "secret").read_text())
-    assert kept == {"ServerURL": private.host, "Username": "me", "Secret": "secret"}
+    assert kept == {"ServerURL": private.host, "Username": USER, "Secret": PASSWORD}
     name = f"{private.host}/helped"
     pyrun.ok("tag", base_image, name)
     assert pyrun.ok("push", "-q", name) == f"{name}:latest"
@@ -558,7 +554,7 @@ def test_login_through_a_helper(
     assert not (tmp_path / "secret").exists()
 
 
-def test_interrupted_at_the_password(pyrun: Pyrun, private: Server, home: Path) -> None:
+def test_interrupted_at_the_password(pyrun: Pyrun, private: DockerRegistry, home: Path) -> None:
     """^C at the prompt ends it with 130; what is typed is shown again, and nothing is kept."""
     screen = Screen(pyrun, "login", "-u", "me", private.host)
     screen.read_until(b"Password: ")
@@ -570,7 +566,7 @@ def test_interrupted_at_the_password(pyrun: Pyrun, private: Server, home: Path) 
 
 @requires(tools=("podman",))
 def test_login_of_podman(
-    pyrun: Pyrun, base_image: str, private: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pyrun: Pyrun, base_image: str, private: DockerRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who is logged in with podman need not do it again."""
     monkeypatch.setenv("REGISTRY_AUTH_FILE", str(tmp_path / "auth.json"))
@@ -578,8 +574,8 @@ def test_login_of_podman(
     pyrun.ok("tag", base_image, name)
     assert pyrun("push", "-q", name).rc == 1
     subprocess.run(
-        ["podman", "login", "--tls-verify=false", "-u", "me", "--password-stdin", private.host],
-        input=b"secret", check=True, capture_output=True,
+        ["podman", "login", "--tls-verify=false", "-u", USER, "--password-stdin", private.host],
+        input=PASSWORD.encode(), check=True, capture_output=True,
     )  # fmt: skip
     assert pyrun.ok("push", "-q", name) == f"{name}:latest"
     pyrun.ok("rmi", name)
@@ -637,7 +633,7 @@ def test_search(pyrun: Pyrun, hub: str, registries: Callable[[str], dict[str, st
         assert pyrun("search", *wrong, "redis", env=env).rc == 125
 
 
-def test_search_in_a_registry_that_cannot(pyrun: Pyrun, pushed: str, plain: Server) -> None:
+def test_search_in_a_registry_that_cannot(pyrun: Pyrun, pushed: str, plain: DockerRegistry) -> None:
     """Its list of repositories is searched instead; where nothing answers, the error says so."""
     assert pyrun.ok("search", "--format", "{{.Name}}", f"{plain.host}/APP") == f"{plain.host}/team/app"
     done = pyrun("search", "redis")
