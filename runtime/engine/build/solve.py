@@ -196,11 +196,13 @@ class Graph:
 
     def global_word(self, text: str, instruction: Instruction) -> str:
         """`text` of a FROM, with the global ARGs. Raises UsageError for one that comes out empty."""
-        word = self._expand(text)
-        if not word:
-            raise UsageError(
-                f"FROM {text}", "the image's name is empty", hint="give the ARG a default or a --build-arg"
-            )
+        try:
+            word = self._expand(text)
+            if not word:
+                hint = "give the ARG a default, or say --build-arg"
+                raise UsageError(f"FROM {text}", "the image's name is empty", hint=hint)
+        except PyrunError as error:
+            raise at_line(error, self.file, instruction) from None
         return word
 
     # Stages -------------------------------------------------------------------------------------------------------
