@@ -250,6 +250,8 @@ class Ingest:
                 os.link(self.layout.blob(digest), self.blob(digest))
             except FileNotFoundError:
                 return False
+            except FileExistsError:
+                pass  # another thread of ours has done it just now: stages of a build share their ingest
             self.sizes[digest] = os.stat(self.blob(digest)).st_size
         return True
 
@@ -268,7 +270,7 @@ class Ingest:
 
     def sync(self, digests: Iterable[str] | None = None) -> None:
         """Writes blobs out to the disk, all or some: before publish(), unless unpacking has synced all already."""
-        for digest in self.sizes if digests is None else digests:
+        for digest in list(self.sizes) if digests is None else digests:
             fd = os.open(self.blob(digest), os.O_RDONLY | os.O_CLOEXEC)
             try:
                 os.fsync(fd)
