@@ -11,7 +11,9 @@ What is not on the host already is unpacked or cloned into `scratch`, a director
 from __future__ import annotations
 
 import os
+import stat
 
+from pyrun.rootfs.inroot import reopen_regular
 from pyrun.rootfs.limits import MIB
 from pyrun.rootfs.tree import TreeWriter
 from pyrun.runtime.errors import NotFound, PyrunError, UsageError
@@ -23,6 +25,7 @@ from .source import Tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from io import BufferedReader
     from types import TracebackType
     from typing import Self
 
@@ -93,8 +96,8 @@ class Context:
     def _on_host(self, on_host: str, path: str) -> bytes:
         self.path = path
         try:
-            fd = os.open(on_host, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-            with open(fd, "rb") as file:
+            # what the shell makes of <(command) is a pipe; anywhere else one would only block
+            with _open_regular(on_host, pipes=on_host.startswith(("/dev/fd/", "/dev/stdin", "/proc/self/fd/"))) as file:
                 text = _limited(file, path)
         except FileNotFoundError:
             raise NotFound(f"no Dockerfile '{path}'", hint=_near_on_host(on_host)) from None
@@ -102,9 +105,9 @@ class Context:
             raise PyrunError(f"cannot read '{path}'", (error.strerror or str(error)).lower()) from error
         own = f"{on_host}.dockerignore"
         try:
-            with open(own, "rb") as file:
+            with _open_regular(own) as file:
                 self._use_ignore(_limited(file, own), f"{path}.dockerignore")
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             pass
         except OSError as error:
             raise PyrunError(f"cannot read '{own}'", (error.strerror or str(error)).lower()) from error
@@ -254,6 +257,17 @@ class _Joined:
             part, self.head = self.head[:size], self.head[size:]
             return part
         return self.rest.read(size)
+
+
+def _open_regular(path: str, *, pipes: bool = False) -> BufferedReader:
+    """A file of the host for reading; what is no regular file is not opened, but for a pipe if that is meant."""
+    handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        if pipes and stat.S_ISFIFO(os.fstat(handle).st_mode):
+            return open(path, "rb")
+        return open(reopen_regular(handle, path), "rb")
+    finally:
+        os.close(handle)
 
 
 def _limited(file: Readable, what: str) -> bytes:

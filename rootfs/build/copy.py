@@ -167,7 +167,10 @@ class _Planner:
         self.files: set[Path] = set()
         asked = request.destination
         self.named_directory = asked.endswith(("/", "/.")) or request.parents
-        self.base = target.resolve(_components(asked))
+        try:
+            self.base = target.resolve(_components(asked))
+        except OSError as error:
+            raise Conflict(f"copy to '{asked}'", (error.strerror or str(error)).lower()) from error
 
     def source(self, text: str) -> None:
         """Everything that one source stands for."""

@@ -64,8 +64,6 @@ def parse(text: str, *, allow_file: bool = False) -> Repository | None:
         remote = body
     else:
         return None
-    if any(char < " " or char == "\x7f" for char in text):
-        raise UsageError(f"git URL {text!r}", "control characters in it")
     ref, _, subdir = fragment.partition(":")
     found = Repository(remote, ref, subdir, maybe_local=local)
     return check(_with_query(found, query, text) if asked else found, text)
@@ -74,6 +72,8 @@ def parse(text: str, *, allow_file: bool = False) -> Repository | None:
 def check(repository: Repository, text: str = "") -> Repository:
     """The same repository, if nothing of it could be taken for an option or a path that leads out of it."""
     text = text or repository.remote
+    if any(char < " " or char == "\x7f" for char in text + repository.remote + repository.ref + repository.subdir):
+        raise UsageError(f"git URL {text!r}", "control characters in it")
     host = repository.remote.partition("://")[2] or repository.remote
     host = host.rpartition("@")[2] if "@" in host.split("/", 1)[0] else host
     if repository.remote.startswith("-") or host.startswith("-"):  # ssh takes such a host for an option
