@@ -21,7 +21,7 @@ from .limits import DEFAULT_LIMITS, ArchiveError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Sequence
+    from collections.abc import Container, Generator, Iterator, Sequence
 
     Path = tuple[bytes, ...]
 
@@ -81,7 +81,7 @@ class _Directory:
             os.close(fd)
 
 
-def walk(directory: str, lowers: Sequence[str], ignore: Container[Path] = NOTHING) -> Iterator[Found]:
+def walk(directory: str, lowers: Sequence[str], ignore: Container[Path] = NOTHING) -> Generator[Found, None, None]:
     """Every difference, parents first, names in byte order.
 
     Args:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A docker daemon of the tests' own: its own data, state, socket and cgroups, no bridge, no firewall rule, no mount that
-could stay.
+"""A docker daemon of the tests' own: its own data, state, socket and cgroups, no bridge, no firewall rule, no mount
+that could stay.
 
     with dockerd.started() as docker:
         docker.ok("load", "-i", path)

@@ -23,7 +23,8 @@ set -e
 mkdir -p /data/sub/deep /keep; echo one >/data/one; echo two >/data/sub/two; echo deep >/data/sub/deep/three
 ln /data/one /data/hard; ln -s one /data/soft; ln -s /data/sub /absolute; echo x >/data/exec
 chmod 4755 /data/exec; chown 12:34 /data/sub/two; chmod 1777 /keep; mkfifo /data/pipe
-echo long >"/data/$(printf %0120d 7)"; echo utf >/data/grün; : >/data/empty; dd if=/dev/zero of=/data/zeros bs=1k count=70
+echo long >"/data/$(printf %0120d 7)"; echo utf >/data/grün; : >/data/empty
+dd if=/dev/zero of=/data/zeros bs=1k count=70
 touch -t 200102030405.06 /data/one
 """
 CHANGE = """

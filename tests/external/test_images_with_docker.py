@@ -103,7 +103,7 @@ def test_diff_says_what_docker_says(pyrun: Pyrun, docker: Dockerd, made: str, tm
     pyrun.ok("save", "-o", str(tmp_path / "image.tar"), "ours:1-base")
     docker.ok("load", "-i", str(tmp_path / "image.tar"))
     script = (
-        "rm /data/sub/two; echo n >/data/new; echo m >>/data/one; mkdir -p /a/b; rm -r /data/sub/deep; chmod 700 /keep"
+        "rm /data/sub/two; echo n >/data/new; echo m >>/data/one; mkdir -p /a/b; rm -r /data/sub/deep; chmod 0 /keep"
     )
     found = []
     for tool in (pyrun, docker):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Change sets against the kernel: what a real overlayfs wrote, packed as a layer and unpacked again, is the same tree."""
+"""Change sets against the kernel: what overlayfs wrote, packed as a layer and unpacked again, is the same tree."""
 
 from __future__ import annotations
 
@@ -276,7 +276,7 @@ def test_the_same_files_give_the_same_bytes(store: ImageStore, tmp_path: Path, c
 
 
 def test_odd_names_owners_and_times_survive(store: ImageStore, tmp_path: Path) -> None:
-    """Long and non-UTF-8 names, long link targets, ids beyond 21 bits, a time before 1970: as they were, to the second."""
+    """Long and non-UTF-8 names, long link targets, ids beyond 21 bits, a time before 1970: the same to the second."""
     source = some_tree(tmp_path / "one")
     blob, layer = packed(store, source)
     target = unpacked(blob, tmp_path / "two")
@@ -431,7 +431,7 @@ def test_a_file_that_changes_while_it_is_packed_keeps_the_archive_whole(tmp_path
     for name in ("a", "b", "c"):
         (source / name).write_bytes(b"x" * 5000)
     packer = changeset._Packer(str(source), [], (), None)
-    chunks = []
+    chunks: list[bytes] = []
     for item in packer._walk:
         with open(source / os.fsdecode(item.parts[-1]), "r+b") as file:
             file.truncate(100 if item.parts == (b"a",) else 9000)
