@@ -108,7 +108,9 @@ def _decoder(
     if compression == "zstd":
         import zstandard
 
-        return _zstd, zstandard.ZstdError
+        from . import zstdframes
+
+        return lambda chunks: zstdframes.decoded(chunks, CHUNK), zstandard.ZstdError
     if compression == "xz":
         import lzma
 
@@ -120,31 +122,6 @@ def _decoder(
     import bz2
 
     return lambda chunks: _members(chunks, bz2.BZ2Decompressor, "bzip2"), (OSError, EOFError, ValueError)
-
-
-def _zstd(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    import zstandard
-
-    # RFC 8878 recommends supporting windows of at least 8 MiB; `zstd --long` uses 128 MiB, and beyond it asks for
-    # memory
-    context = zstandard.ZstdDecompressor(max_window_size=1 << 27)
-    frame = context.decompressobj(write_size=CHUNK, read_across_frames=False)
-    started = False
-    for data in chunks:
-        while data:
-            started = True
-            # A block of 4 bytes can stand for 128 KiB, and one call decodes all it is given: 4 KiB in bounds what comes
-            # out of a hostile frame to 128 MiB, and costs an honest one a sixth of its time (measured)
-            block = frame.decompress(data[:4096])
-            rest = data[4096:]
-            if block:
-                yield block
-            data = rest
-            if frame.eof:
-                data = frame.unused_data + rest
-                frame, started = context.decompressobj(write_size=CHUNK, read_across_frames=False), False
-    if started:
-        raise ArchiveError("zstd data", "truncated")
 
 
 def _members(chunks: Iterator[bytes], new: Callable[[], Any], name: str) -> Iterator[bytes]:
