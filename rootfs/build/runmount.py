@@ -114,7 +114,7 @@ def _value(text: str, key: str, value: str) -> Any:
     try:
         return parse(value)
     except ValueError as error:
-        raise _bad(text, f"{key}={value}", str(error)) from None
+        raise _bad(text, f"{key}={value} is not valid", str(error)) from None
 
 
 def _sharing(value: str) -> str:
