@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from pyrun.rootfs import refs
 from pyrun.runtime.cli import output
 from pyrun.runtime.cli.flags import SWITCH, Args, Command, Flag
 from pyrun.runtime.engine import humanize
@@ -33,17 +34,18 @@ NONE = "<none>"
 
 
 def rows(image: Image, *, shorten: bool) -> list[dict[str, Any]]:
-    """One row per name of an image; one of <none> when it has no name."""
+    """One row per name of an image; one of <none> when it has no name, as it was pulled by digest or has lost it."""
     size = humanize.size(image.size, 3)
+    digests = dict(refs.familiar(text).partition("@")[::2] for text in image.repo_digests)  # repository -> digest there
     found = []
-    for name in image.names or ("",):
+    for name in image.names or [f"{repository}:" for repository in digests] or ("",):
         repository, _, tag = name.rpartition(":")
         found.append(
             {
                 "Containers": "N/A",
                 "CreatedAt": humanize.local_time(image.created),
                 "CreatedSince": humanize.ago(image.created) or "N/A",
-                "Digest": image.digest,
+                "Digest": digests.get(repository, image.digest),
                 "ID": image.id.removeprefix("sha256:")[:12] if shorten else image.id,
                 "Repository": repository or NONE,
                 "SharedSize": "N/A",

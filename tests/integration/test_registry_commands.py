@@ -157,6 +157,9 @@ def test_pull_by_digest(pyrun: Pyrun, pushed: str) -> None:
     done = pyrun.ok("pull", name).splitlines()
     assert done[-3:] == [f"Digest: {digest}", f"Status: Downloaded newer image for {name}", name]
     assert pyrun.ok("run", "--rm", "--network", "none", name, "echo", "hi") == "hi"
+    repository = name.partition("@")[0]
+    shown = pyrun.ok("images", "--digests", "--format", "{{.Repository}} {{.Tag}} {{.Digest}}", repository)
+    assert shown == f"{repository} <none> {digest}"
     pyrun.ok("rmi", name)
 
 
