@@ -94,5 +94,10 @@ def no_such_image(text: str, descriptors: Descriptors) -> NotFound:
     wanted = text.rpartition(":")[0] or text
     near = [name for name in names if name.rpartition(":")[0] == wanted]
     near += [bare[name] for name in get_close_matches(wanted, bare, 3, 0.6) if bare[name] not in near]
-    hint = f"did you mean {' or '.join(near[:3])}?" if near else "pyrun images lists what is there"
+    if near:
+        hint = f"did you mean {' or '.join(near[:3])}?"
+    elif refs.id_prefix(text):
+        hint = "pyrun images lists what is there"
+    else:
+        hint = f"pyrun pull {text} fetches it, pyrun load -i FILE reads an archive; pyrun images lists what is there"
     return NotFound(f"no such image '{text}'", hint=hint)
