@@ -4,8 +4,8 @@
 A line is a pattern for the whole path from the context's root, or with ! an exception; the last line that matches
 decides, and what matches a directory matches all below it. * and ? stop at a slash, [a-z] and \\ are as in a shell, **
 is any number of directories. Blanks around, a leading / and a trailing / do not count; `#` in the first column begins
-a comment. The same walk as docker's: an exception counts only for what an earlier line has excluded, so in
-`**/*.txt` and `!docs`, docs/a.txt stays excluded, because docs itself was never excluded.
+a comment. It is docker's walk, with its quirk: a line is not looked at where it would change nothing, and so is not
+handed down from there either. After `**/*.txt` and `!docs`, docs/a.txt stays excluded, because docs itself was not.
 """
 
 from __future__ import annotations
@@ -51,10 +51,11 @@ class Ignore:
             if line.startswith("#") or not (line := line.strip(BLANKS)):
                 continue
             exception = line.startswith("!")
-            pattern = clean(line[1:].strip(BLANKS)) if exception else clean(line)
+            written = line[1:].strip(BLANKS) if exception else line
+            pattern = clean(written)
             if len(pattern) > 1:
                 pattern = pattern.removeprefix("/")
-            if exception and pattern in ("", "/"):
+            if exception and (not written or pattern == "/"):
                 raise UsageError(f"{path}:{number}", "an exception needs a pattern after the !")
             try:
                 rules.append(Rule(number, pattern, exception, matcher(pattern)))
