@@ -154,7 +154,7 @@ class _Git:
             done = subprocess.run(
                 ["git", "--no-optional-locks", *arguments],
                 cwd=self.directory, env=self.environment, stdin=subprocess.DEVNULL, capture_output=True,
-                timeout=TIMEOUT_S, check=False,
+                timeout=TIMEOUT_S, check=False, umask=0o022,  # modes count in the content key
             )  # fmt: skip
         except FileNotFoundError:
             raise PyrunError(
@@ -183,6 +183,9 @@ _REASONS = (
     ("Permission denied (publickey", "access denied: no key that the server knows", "see ssh-add -l"),
     ("Could not resolve host", "cannot resolve the host's name", "is the network up, is the name right?"),
     ("Connection refused", "connection refused", ""),
+    ("Couldn't connect to server", "cannot connect to the server", ""),
+    ("timed out", "timed out", ""),
+    ("certificate", "TLS: the server's certificate is not trusted", ""),
     ("Repository not found", "no such repository", ""),
     ("does not appear to be a git repository", "no such repository", ""),
     ("transport 'file' not allowed", "file URLs are not allowed", ""),
