@@ -136,6 +136,8 @@ class _Download:
             if where == 0:
                 raise RegistryError(self.wanted.name, "the registry sends another part than it was asked for")
             return
+        if start:
+            partial.resumed = True  # two answers put together: if they do not fit, one alone may be right
         length = reply.length()
         if length is not None and length != self.wanted.size - start:
             raise RegistryError(

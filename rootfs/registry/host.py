@@ -118,6 +118,26 @@ class Host:
             self.pause(attempt, wait)
         raise AssertionError("unreachable")
 
+    def document(
+        self, target: str, cap: int, what: str, *, headers: Mapping[str, str] | None = None
+    ) -> tuple[Reply, bytes]:
+        """A GET's reply (closed) and its whole body of at most `cap` bytes; again if the connection breaks meanwhile.
+
+        `what` is the document's name for messages. A status that is no 200 has no body here: see Reply.refusal().
+        """
+        for attempt in range(1, self.patience.attempts + 1):
+            reply = self.get(target, headers=headers)
+            try:
+                if reply.status != 200:
+                    return reply, b""
+                with reply:
+                    return reply, reply.document(cap, what)
+            except Lost as error:
+                if attempt == self.patience.attempts or self.cancelled:
+                    raise _tried(error, attempt) from None
+            self.pause(attempt)
+        raise AssertionError("unreachable")
+
     def ask(
         self,
         url: str,

@@ -107,14 +107,15 @@ def fetch(host: Host, repository: str, target: str, what: str, cap: int, *, acce
 
     what: the image, for messages. Raises NotFound, RegistryError, Unsupported, ArchiveError.
     """
-    with host.get(path_of(host, repository, "manifests", target), headers={"Accept": accept}) as reply:
-        if reply.status == 404:
-            raise NotFound(f"no such image '{what}'", f"the registry {host.name} does not have it")
-        if reply.status != 200:
-            raise reply.refusal(what)
-        data = reply.document(cap, f"manifest of {what}")
-        kind = reply.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        claimed = reply.headers.get(DIGEST_HEADER, "")
+    path = path_of(host, repository, "manifests", target)
+    reply, data = host.document(path, cap, f"manifest of {what}", headers={"Accept": accept})
+    if reply.status == 404:
+        reply.close()
+        raise NotFound(f"no such image '{what}'", f"the registry {host.name} does not have it")
+    if reply.status != 200:
+        raise reply.refusal(what)
+    kind = reply.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    claimed = reply.headers.get(DIGEST_HEADER, "")
     wanted = target if ":" in target else claimed if refs.is_digest(claimed) else ""
     if wanted:
         check_digest(data, wanted, f"manifest of {what}")
@@ -125,12 +126,12 @@ def fetch(host: Host, repository: str, target: str, what: str, cap: int, *, acce
 def fetch_config(host: Host, repository: str, digest: str, size: int) -> bytes:
     """An image's config, verified. Raises NotFound, RegistryError."""
     what = f"config {digest[:19]}"
-    with host.get(path_of(host, repository, "blobs", digest)) as reply:
-        if reply.status == 404:
-            raise NotFound(what, f"the registry {host.name} does not have it")
-        if reply.status != 200:
-            raise reply.refusal(what)
-        data = reply.document(size, what)
+    reply, data = host.document(path_of(host, repository, "blobs", digest), size, what)
+    if reply.status == 404:
+        reply.close()
+        raise NotFound(what, f"the registry {host.name} does not have it")
+    if reply.status != 200:
+        raise reply.refusal(what)
     check_digest(data, digest, what)
     return data
 

@@ -98,12 +98,11 @@ def pages(host: Host, target: str, cap: int, what: str, limit: int = 10_000) -> 
 
     seen: set[str] = set()
     while target:
-        with host.get(target) as reply:
-            if reply.status != 200:
-                raise reply.refusal(what)
-            data = reply.document(cap, what)
-            url = next_page(reply.headers.get("Link", ""))
-            target = host.url(url, reply.url) if url else ""
+        reply, data = host.document(target, cap, what)
+        if reply.status != 200:
+            raise reply.refusal(what)
+        url = next_page(reply.headers.get("Link", ""))
+        target = host.url(url, reply.url) if url else ""
         yield parse_json(data, what)
         if target and (not host.owns(target) or target in seen or len(seen) > limit):
             raise RegistryError(what, "the list's next page is not to be trusted: another host, or one seen before")
