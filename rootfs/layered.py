@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 MAX_SYMLINKS = 40  # path_resolution(7)
 _ROOT = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN_WALKING = 256  # fds that walk() keeps of the directories it is in
 
 
 class Stack:
@@ -41,6 +42,7 @@ class Stack:
     def __init__(self, directories: Sequence[str | int], mounts: Mapping[tuple[bytes, ...], str] | None = None) -> None:
         self._roots: list[int] = []
         self._mounts = dict(mounts or {})
+        self._at: tuple[tuple[bytes, ...], _Found] | None = None  # where a walk() stands
         try:
             for directory in directories:
                 if isinstance(directory, int):
@@ -128,8 +130,11 @@ class Stack:
 
     def data(self, path: tuple[bytes, ...]) -> Iterator[bytes]:
         """The bytes of the regular file at exactly `path` (see resolve()), in chunks of 256 KiB."""
-        with self._open(path) as found:
-            fd = inroot.reopen_regular(found.fds[0], b"/" + b"/".join(path))
+        if self._at is not None and self._at[0] == path:
+            fd = inroot.reopen_regular(self._at[1].fds[0], b"/" + b"/".join(path))
+        else:
+            with self._open(path) as found:
+                fd = inroot.reopen_regular(found.fds[0], b"/" + b"/".join(path))
         try:
             while chunk := os.read(fd, CHUNK):
                 yield chunk
@@ -150,27 +155,63 @@ class Stack:
         taken as empty. What vanishes meanwhile is left out, but for `path` itself.
         """
         seen: dict[tuple[int, int], tuple[bytes, ...]] = {}
-        todo = [(path, base)]
-        while todo:
-            own, placed = todo.pop()
-            try:
-                opened = self._open(own)
-            except (FileNotFoundError, NotADirectoryError):
-                if own == path:
-                    raise
-                continue
-            with opened as found:
-                entry = found.entry(placed)
-                if entry.kind is DIR:
-                    if found.stat.st_dev not in skip_devices:
-                        todo += [((*own, name), (*placed, name)) for name in reversed(found.names(own))]
-                elif found.stat.st_nlink > 1:
-                    key = (found.stat.st_dev, found.stat.st_ino)
-                    if key in seen:
-                        entry = Entry(placed, HARDLINK, entry.mode, entry.uid, entry.gid, link=b"/".join(seen[key]))
-                    else:
-                        seen[key] = placed
+        above: list[_Level] = []
+        try:
+            opened = self._open(path)
+            above.append(_Level(opened, path, base, ()))
+            entry = opened.entry(base)
+            if entry.kind is DIR:
+                above[0].names = iter(self._names_in(opened, path, skip_devices))
+            yield from self._told(entry, path, opened)
+            while above:
+                level = above[-1]
+                name = next(level.names, None)
+                if name is None:
+                    above.pop().close()
+                    continue
+                own, placed = (*level.own, name), (*level.placed, name)
+                try:
+                    if level.found is None:
+                        level.found = self._open(level.own)
+                    found = self._child(level.found, name, own)
+                except (FileNotFoundError, NotADirectoryError):
+                    continue
+                entered = False
+                try:
+                    entry = found.entry(placed)
+                    if entry.kind is DIR:
+                        above.append(_Level(found, own, placed, self._names_in(found, own, skip_devices)))
+                        entered = True
+                        _bound(above)
+                    elif found.stat.st_nlink > 1:
+                        first = seen.setdefault((found.stat.st_dev, found.stat.st_ino), placed)
+                        if first != placed:
+                            entry = Entry(placed, HARDLINK, entry.mode, entry.uid, entry.gid, link=b"/".join(first))
+                    yield from self._told(entry, own, found)
+                finally:
+                    if not entered:
+                        _close(found.fds)
+        finally:
+            for level in above:
+                level.close()
+
+    def _told(self, entry: Entry, own: tuple[bytes, ...], found: _Found) -> Iterator[tuple[Entry, tuple[bytes, ...]]]:
+        """One result of walk(), whose data() needs no search as long as walk() stands there."""
+        self._at = (own, found)
+        try:
             yield entry, own
+        finally:
+            self._at = None
+
+    def _names_in(self, found: _Found, own: tuple[bytes, ...], skip_devices: frozenset[int]) -> Sequence[bytes]:
+        return [] if found.stat.st_dev in skip_devices else found.names(own)
+
+    def _child(self, directory: _Found, name: bytes, own: tuple[bytes, ...]) -> _Found:
+        """What is under `name` in an opened directory, which stays open."""
+        mount = self._mounts.get(own) if self._mounts else None
+        if mount is not None:
+            return _Found([os.open(mount, os.O_PATH | os.O_CLOEXEC)])
+        return _Found(_inside(directory.fds, name, own))
 
     def _open(self, path: tuple[bytes, ...]) -> _Found:
         """The object at exactly `path`, in each layer that has a part of it. Raises ENOENT, ENOTDIR."""
@@ -236,7 +277,46 @@ class _Found:
         return sorted(names)
 
 
+class _Level:
+    """A directory that a walk is in; `found` is None while its descriptors are needed elsewhere."""
+
+    __slots__ = ("found", "names", "own", "placed")
+
+    def __init__(
+        self, found: _Found, own: tuple[bytes, ...], placed: tuple[bytes, ...], names: Sequence[bytes]
+    ) -> None:
+        self.found: _Found | None = found
+        self.own = own
+        self.placed = placed
+        self.names = iter(names)
+
+    def close(self) -> None:
+        """Closes its descriptors; they can be opened again."""
+        if self.found is not None:
+            _close(self.found.fds)
+            self.found = None
+
+
+def _bound(above: list[_Level]) -> None:
+    """Closes the outermost directories of a walk: a deep tree of many layers would need more fds than there are."""
+    count = sum(len(level.found.fds) for level in above if level.found is not None)
+    for level in above[:-1]:
+        if count <= _OPEN_WALKING:
+            break
+        if level.found is not None:
+            count -= len(level.found.fds)
+            level.close()
+
+
 def _step(fds: list[int], name: bytes, path: tuple[bytes, ...]) -> list[int]:
+    """_inside(), closing the directory's own fds."""
+    found = _inside(fds, name, path)
+    _close(fds)
+    fds.clear()
+    return found
+
+
+def _inside(fds: Sequence[int], name: bytes, path: tuple[bytes, ...]) -> list[int]:
     """`name` in a merged directory: the topmost decides; directories go on below it until one is opaque."""
     found: list[int] = []
     try:
@@ -258,8 +338,6 @@ def _step(fds: list[int], name: bytes, path: tuple[bytes, ...]) -> list[int]:
     except BaseException:
         _close(found)
         raise
-    _close(fds)
-    fds.clear()
     return found
 
 
