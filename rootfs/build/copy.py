@@ -212,7 +212,10 @@ class _Planner:
                 return
             raise scan.cannot_read(self.tree, base, error) from error
         with directory:
-            children = directory.children()
+            try:
+                children = directory.children()
+            except OSError as error:
+                raise scan.cannot_read(self.tree, base, error) from error
         for name in sorted(children):
             if patterns[0].matches(name):
                 path = (*base, os.fsencode(name))
@@ -237,11 +240,15 @@ class _Planner:
         """The open directory above `path`, and what is there; None if nothing is. The caller closes the directory."""
         try:
             directory = self.tree.open(path[:-1])
+            try:
+                child = directory.child(path[-1])
+            except BaseException:
+                directory.close()
+                raise
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR):
                 return None
             raise scan.cannot_read(self.tree, path, error) from error
-        child = directory.child(path[-1])
         if child is None:
             directory.close()
             return None
@@ -260,7 +267,11 @@ class _Planner:
         above, (info, layer, parts) = found
         with above:
             if parts:
-                with above.below(path[-1], parts) as directory:
+                try:
+                    directory = above.below(path[-1], parts)
+                except OSError as error:
+                    raise scan.cannot_read(self.tree, path, error) from error
+                with directory:
                     return self._tree(directory, path, info, selection)
             if selection.include is not None:
                 raise Conflict(f"copy '{text}'", "what stands before /./ is not a directory")
