@@ -21,6 +21,7 @@ def run(args: Args, ctx: Context) -> int:
     from pyrun.rootfs import refs
     from pyrun.rootfs.registry.config import Registries
 
+    apply_trust(args)
     registries = Registries.load()
     reference = refs.parse(registries.short_name(args.arguments[0]))
     every = args.on("all-tags")
@@ -59,6 +60,15 @@ def pull_tags(ctx: Context, reference: Reference, registries: Registries, platfo
         pull_one(ctx, reference.replace(tag=tag), registries, platform, progress)
 
 
+def apply_trust(args: Args) -> None:
+    """docker's --disable-content-trust over its DOCKER_CONTENT_TRUST, for this process."""
+    if args.given(TRUST.name):
+        import os
+
+        os.environ["DOCKER_CONTENT_TRUST"] = "0" if args.on(TRUST.name) else "1"
+
+
+TRUST = Flag("disable-content-trust", kind=SWITCH, hidden=True)
 PULL = Command(
     "pull",
     "NAME[:TAG|@DIGEST]",
@@ -73,7 +83,7 @@ PULL = Command(
             metavar="OS/ARCH[/VARIANT]",
             parse=values.platform,
         ),
-        Flag("disable-content-trust", kind=SWITCH, hidden=True),
+        TRUST,
     ),
     least=1,
     most=1,

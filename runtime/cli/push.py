@@ -6,6 +6,7 @@ from __future__ import annotations
 from pyrun.runtime.cli import values
 from pyrun.runtime.cli.flags import SWITCH, Args, Command, Flag
 from pyrun.runtime.cli.progress import Shown
+from pyrun.runtime.cli.pull import TRUST, apply_trust
 from pyrun.runtime.errors import NotFound, UsageError
 
 TYPE_CHECKING = False
@@ -21,7 +22,10 @@ def run(args: Args, ctx: Context) -> int:
     from pyrun.rootfs.registry.config import Registries
     from pyrun.rootfs.registry.push import push
     from pyrun.rootfs.store import ImageStore
+    from pyrun.runtime.engine.pulling import check_trust
 
+    apply_trust(args)
+    check_trust(f"push {args.arguments[0]}")
     store = ImageStore(ctx.paths)
     registries = Registries.load()
     reference = refs.parse(args.arguments[0])
@@ -82,7 +86,7 @@ PUSH = Command(
             metavar="OS/ARCH[/VARIANT]",
             parse=values.platform,
         ),
-        Flag("disable-content-trust", kind=SWITCH, hidden=True),
+        TRUST,
     ),
     least=1,
     most=1,

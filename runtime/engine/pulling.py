@@ -11,7 +11,7 @@ from pyrun.rootfs import media, refs
 from pyrun.rootfs.registry.progress import Progress
 from pyrun.rootfs.store import ImageStore
 from pyrun.runtime import events
-from pyrun.runtime.errors import NotFound, PyrunError, UsageError
+from pyrun.runtime.errors import NotFound, PyrunError, Unsupported, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,11 +80,22 @@ def pull_image(
     """Pulls one image and says how it ended, in docker's words. Raises what rootfs.registry.pull raises."""
     from pyrun.rootfs.registry.pull import pull
 
+    if not reference.digest:
+        check_trust(f"pull {reference.familiar}")
     pulled = pull(store, reference, registries=registries, platform=platform, progress=progress)
     progress.line(f"Digest: {pulled.digest}")
     what = "Downloaded newer image for" if pulled.changed else "Image is up to date for"
     progress.line(f"Status: {what} {reference.familiar}")
     return pulled
+
+
+def check_trust(what: str) -> None:
+    """Raises Unsupported where the environment asks for docker's content trust: nothing here verifies signatures."""
+    import os
+
+    if os.environ.get("DOCKER_CONTENT_TRUST", "").lower() in ("1", "t", "true"):
+        hint = "name the image by its digest, or unset DOCKER_CONTENT_TRUST"
+        raise Unsupported(what, "DOCKER_CONTENT_TRUST is set, and signatures cannot be verified here", hint=hint)
 
 
 def fits(image: Image, platform: str) -> bool:

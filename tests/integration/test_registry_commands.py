@@ -190,6 +190,19 @@ def test_aliases_of_the_commands(pyrun: Pyrun, pushed: str) -> None:
     assert pyrun.ok("image", "push", "-q", pushed) == pushed
 
 
+def test_content_trust(pyrun: Pyrun, pushed: str) -> None:
+    """Whoever asks for docker's signatures gets an error and no unverified image; a digest needs none."""
+    env = {"DOCKER_CONTENT_TRUST": "1"}
+    for args in (("pull", pushed), ("push", pushed), ("run", "-q", pushed, "true")):
+        done = pyrun(*args, env=env)
+        assert done.rc == (125 if args[0] == "run" else 1)
+        assert "signatures cannot be verified here" in done.err
+    assert pyrun("pull", "--disable-content-trust=false", pushed).rc == 1
+    assert pyrun.ok("pull", "-q", "--disable-content-trust", pushed, env=env) == pushed
+    digest = pyrun.ok("image", "inspect", "-f", "{{index .RepoDigests 0}}", pushed)
+    assert pyrun.ok("pull", "-q", digest, env=env) == digest
+
+
 def test_push_of_what_is_not_here(pyrun: Pyrun, plain: DockerRegistry) -> None:
     """The store says so, before the registry is asked."""
     done = pyrun("push", f"{plain.host}/nothing-here")
