@@ -119,7 +119,7 @@ class Auth:
             if "bearer" in offered:
                 bearer = offered["bearer"]
                 wanted = bearer.parameters.get("scope", "").split()
-                fresh = [scope for scope in wanted if scope not in self._scopes]
+                fresh = [scope for scope in wanted if not any(_covers(known, scope) for known in self._scopes)]
                 if sent.startswith("Bearer ") and not fresh and time.monotonic() < self._expires:
                     raise self._denied(host)  # the token was fetched for just this
                 self._scopes += fresh
@@ -202,6 +202,13 @@ class Auth:
             raise refusal(host.name, status, body, "its token server")
         where = f"token server of {host.name}"
         return obj(parse_json(body, where), where)
+
+
+def _covers(known: str, scope: str) -> bool:
+    """Whether a token for the scope `known` will do for `scope`: repository:x:pull,push covers repository:x:pull."""
+    name, _, actions = known.rpartition(":")
+    wanted, _, needed = scope.rpartition(":")
+    return name == wanted and set(needed.split(",")) <= set(actions.split(","))
 
 
 def basic(username: str, password: str) -> str:

@@ -167,11 +167,12 @@ class Sockets:
 
 def _proxied(proxy: str, options: dict[str, Any]) -> PoolManager:
     """A pool that goes through a proxy, with the credentials that its URL may hold."""
-    import urllib3
-    from urllib3.util import parse_url
+    from urllib.parse import unquote
 
-    auth = parse_url(proxy).auth
-    headers = urllib3.make_headers(proxy_basic_auth=auth) if auth else None
+    import urllib3
+
+    auth = urllib3.util.parse_url(proxy).auth
+    headers = urllib3.make_headers(proxy_basic_auth=unquote(auth)) if auth else None
     return urllib3.ProxyManager(proxy, proxy_headers=headers, **options)
 
 
