@@ -1,0 +1,4 @@
+FROM node:alpine
+COPY . /app
+WORKDIR /app
+CMD ["node", "app.js"]
