@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from . import refs
+import os
+
+from . import media, refs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +27,9 @@ def inspect(store: ImageStore, image: Image) -> dict[str, Any]:
         ("Labels", None),
         ("User", ""),
         ("WorkingDir", ""),
+        ("ExposedPorts", None),
+        ("Volumes", None),
+        ("OnBuild", None),
     ):
         config.setdefault(name, empty)
     lowers = [store.layers.fs(chain_id) for chain_id in reversed(image.chain_ids)]
@@ -43,11 +48,25 @@ def inspect(store: ImageStore, image: Image) -> dict[str, Any]:
         "Size": image.size,
         "GraphDriver": {"Name": "overlay", "Data": {"LowerDir": ":".join(lowers)}},
         "RootFS": {"Type": "layers", "Layers": list(image.diff_ids)},
-        "Descriptor": {"mediaType": image.raw_manifest.get("mediaType", ""), "digest": image.digest},
+        "Metadata": {"LastTagTime": "0001-01-01T00:00:00Z"},  # docker's word for never: nobody writes it down here
+        "Descriptor": {
+            "mediaType": image.raw_manifest.get("mediaType") or media.OCI_MANIFEST,
+            "digest": image.digest,
+            "size": _manifest_size(store, image),
+        },
     }
     if image.variant:
         found["Variant"] = image.variant
+    if image.raw_config.get("os.version"):
+        found["OsVersion"] = str(image.raw_config["os.version"])
     return found
+
+
+def _manifest_size(store: ImageStore, image: Image) -> int:
+    try:
+        return os.stat(store.layout.blob(image.digest)).st_size
+    except FileNotFoundError:
+        return 0  # removed in this moment
 
 
 def history(store: ImageStore, image: Image) -> list[dict[str, Any]]:

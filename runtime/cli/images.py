@@ -7,6 +7,7 @@ from pyrun.rootfs import refs
 from pyrun.runtime.cli import output
 from pyrun.runtime.cli.flags import SWITCH, Args, Command, Flag
 from pyrun.runtime.engine import humanize
+from pyrun.runtime.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +30,14 @@ COLUMNS = {
     "VirtualSize": "SIZE",
 }
 DEFAULT = ("Repository", "Tag", "ID", "CreatedSince", "Size")
-FILTERS = ("dangling", "label", "reference", "before", "since")
+FILTERS = ("dangling", "label", "reference", "before", "since", "until")
+TREE_COLUMNS = {
+    "Image": "IMAGE",
+    "ID": "ID",
+    "DiskUsage": "DISK USAGE",
+    "ContentSize": "CONTENT SIZE",
+    "Extra": "EXTRA",
+}
 NONE = "<none>"
 
 
@@ -73,7 +81,12 @@ def run(args: Args, ctx: Context) -> int:
     for reference in filters.get("since", ()):
         bound = store.resolve(reference).created
         chosen = [image for image in chosen if image.created > bound]
+    for value in filters.get("until", ()):
+        bound = humanize.rfc3339(_moment(value))
+        chosen = [image for image in chosen if image.created < bound]
     shorten = not args.on("no-trunc")
+    if args.on("tree"):
+        return _tree(args, ctx, chosen)
     if args.on("quiet"):
         ctx.print(*dict.fromkeys(rows(image, shorten=shorten)[0]["ID"] for image in chosen))
         return 0
@@ -81,6 +94,32 @@ def run(args: Args, ctx: Context) -> int:
     shown = [row for image in chosen for row in rows(image, shorten=shorten) if _named(row, wanted)]
     default = ("Repository", "Tag", "Digest", "ID", "CreatedSince", "Size") if args.on("digests") else DEFAULT
     output.print_rows(ctx, shown, args.text("format"), COLUMNS, default)
+    return 0
+
+
+def _moment(text: str) -> int:
+    try:
+        return humanize.parse_moment(text)
+    except ValueError as error:
+        raise UsageError(f"--filter until={text}", str(error)) from None
+
+
+def _tree(args: Args, ctx: Context, chosen: list[Image]) -> int:
+    """docker's --tree: an image's names, then its platform; U is an image that containers use."""
+    from pyrun.runtime.engine.prune import image_users
+
+    for name in ("quiet", "format", "digests", "no-trunc"):
+        if args.given(name):
+            raise UsageError(f"images --tree --{name}", "the two do not go together")
+    in_use = image_users(ctx.paths)
+    shown = []
+    for image in chosen:
+        content = sum(layer.size for layer in image.layers)
+        sizes = {"DiskUsage": humanize.size(image.size + content, 3), "ContentSize": humanize.size(content, 3)}
+        short = {"ID": image.id.removeprefix("sha256:")[:12], "Extra": "U" if in_use(image.id) else ""}
+        shown += [{"Image": name, **short, **sizes} for name in image.names or ("<untagged>",)]
+        shown.append({**short, **sizes, "Image": f"└─ {image.platform}", "ID": image.digest[7:19], "Extra": ""})
+    output.print_rows(ctx, shown, "", TREE_COLUMNS, tuple(TREE_COLUMNS))
     return 0
 
 
@@ -111,6 +150,7 @@ IMAGES = Command(
     run,
     (
         Flag("all", "a", SWITCH, "accepted, as docker does; all are shown", hidden=True),
+        Flag("tree", kind=SWITCH, help="with each image's platform, and both sizes: on the disk, and of its blobs"),
         Flag("digests", "", SWITCH, "the manifests' digests too"),
         output.filter_flag("dangling=true, label=team, reference='flask*'"),
         output.FORMAT,
