@@ -126,6 +126,7 @@ class Scratch:
     def __init__(self, layers: Layers) -> None:
         self._layers = layers
         self._claim: Claim | None = None
+        self._note: Note | None = None
         self._used: list[int] = []
         self.path = ""
 
@@ -142,6 +143,9 @@ class Scratch:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, cause: BaseException | None, tb: TracebackType | None) -> None:
+        if self._note is not None:
+            self._layers.mark_garbage()
+            self.named()
         if self._claim is not None:
             try:
                 self._claim.discard(cause)
@@ -194,13 +198,19 @@ class Scratch:
                 except OSError as error:
                     raise ArchiveError("add layer", f"the disk did not take it: {error}") from error
                 with self._layers.hold():  # no collector in between
-                    self._layers.mark_garbage()
+                    self._note = self._layers.note()
                     claim.show(target)
                     claim.share()
                     if claim.lost and not self._use(target):
                         raise PyrunError("add layer", f"{chain_id} was removed while it was added")
                 self.path = ""
         return chain_id
+
+    def named(self) -> None:
+        """Something keeps the layer now (an image, something kept): nobody has to look for what nothing needs."""
+        if self._note is not None:
+            self._note.take_back()
+            self._note = None
 
     def _use(self, target: str) -> bool:
         """Whether the layer is there; it stays then as long as this block runs."""
@@ -223,6 +233,35 @@ class Scratch:
         self._claim.path = ""
         self.path = kept
         return kept
+
+
+class Note:
+    """A file that says, to who finds it unlocked, that its owner died before it had named what it made."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+
+    def take_back(self) -> None:
+        """What was made has a name now, or is marked otherwise."""
+        os.unlink(self.path)
+        os.close(self._fd)
+
+
+def is_held(path: str) -> bool:
+    """Whether a note's owner lives; True when it has just gone."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
 
 
 def remove_unless_locked(path: str) -> None:

@@ -4,7 +4,8 @@
     <hex>/fs      the directory that overlayfs mounts
     <hex>/done    what was unpacked (JSON), written before the rename
     <hex>.tmp/    being unpacked, new-<hex>.tmp/ being made: flock(2)ed by who does it (claims.py)
-    <hex>.del/    being removed                        garbage   a layer was made that nothing may name yet
+    <hex>.del/    being removed                        garbage   a layer was made that nothing may ever name
+    <hex>.note    the same, flock(2)ed by who made the layer and will name it
     lock          shared: somebody is about to use layers (hold); exclusive: somebody wants to remove some
 
 A layer becomes visible by the rename of its directory, after its digests were checked and its file system was synced.
@@ -19,7 +20,7 @@ from pyrun.runtime import files
 from pyrun.runtime.events import step
 
 from . import unpack as unpacking
-from .claims import Claim, Scratch, read_done, remove_unless_locked
+from .claims import Claim, Note, Scratch, is_held, read_done, remove_unless_locked
 from .inroot import remove_path
 from .limits import DEFAULT_LIMITS, Limits
 
@@ -127,9 +128,21 @@ class Layers:
         """Notes, before it is there, that a layer comes which nothing may ever name. The collector takes it away."""
         os.close(os.open(f"{self.path}/garbage", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
+    def note(self) -> Note:
+        """mark_garbage() for as long as this process lives and does not take it back. The caller is inside hold()."""
+        return Note(f"{self.path}/{os.urandom(8).hex()}.note")
+
     def has_garbage(self) -> bool:
-        """Whether there is such a note."""
-        return os.path.exists(f"{self.path}/garbage")
+        """Whether there is such a mark, or the note of a dead process."""
+        return os.path.exists(f"{self.path}/garbage") or bool(self._dead_notes())
+
+    def _dead_notes(self) -> ChainIds:
+        try:
+            names = os.listdir(self.path)
+        except FileNotFoundError:
+            return []
+        notes = [f"{self.path}/{name}" for name in names if name.endswith(".note")]
+        return [path for path in notes if not is_held(path)]
 
     def recover(self) -> None:
         """Removes what dead processes left half unpacked or half removed."""
@@ -153,8 +166,12 @@ class Layers:
             return [], True
         doomed = [name for name in names if "." not in name]
         gone = ["sha256:" + name for name in doomed if self._remove(name)]
-        if len(gone) == len(doomed) and self.has_garbage():
-            os.unlink(f"{self.path}/garbage")
+        if len(gone) == len(doomed):
+            for mark in (f"{self.path}/garbage", *self._dead_notes()):
+                try:
+                    os.unlink(mark)
+                except FileNotFoundError:
+                    continue
         return gone, len(gone) == len(doomed)
 
     def _remove(self, name: str) -> bool:

@@ -132,6 +132,7 @@ def make(prepared: Prepared, state: State, node: Node, vertex: Vertex) -> BuiltL
                 keys = prepared.again() if prepared.again else [prepared.key(n) for n in range(len(prepared.keys))]
                 for key in keys:
                     work.cache.save(ingest, key, state.layers, layer, prepared.kind, prepared.created_by)
+                scratch.named()
         except Cancelled:
             vertex.cancel()
             raise
