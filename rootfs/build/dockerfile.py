@@ -134,12 +134,13 @@ class _Parser:
         )
 
     def _read_directives(self) -> None:
-        """`# name=value` lines at the very top; the first line that is something else ends them."""
-        for line in self.lines:
+        """`# name=value` lines at the very top, or below a #! line; the first line that is something else ends them."""
+        shebang = self.lines[:1] and self.lines[0].startswith("#!")
+        for line in self.lines[1:] if shebang else self.lines:
             found = directive(line.strip(BLANKS))
-            if found is None:
+            if found is None or (shebang and found[0] == "escape"):  # BuildKit's parser itself knows no #!
                 return
-            self.at += 1
+            self.at = max(self.at, int(bool(shebang))) + 1
             name, value = found
             if name in self.directives:
                 raise DockerfileError(self.path, self.at, f"the directive '{name}' can be given only once")
@@ -148,6 +149,9 @@ class _Parser:
                 if value not in ("\\", "`"):
                     raise DockerfileError(self.path, self.at, f"escape cannot be '{value}'", hint="it is \\ or `")
                 self.escape = value
+            if name == "syntax" and not is_own_syntax(value):
+                hint = "docker/dockerfile is built in; there are no other frontends"
+                raise DockerfileError(self.path, self.at, f"syntax '{value}' is another language", hint=hint)
 
     def _instructions(self) -> Iterator[Instruction]:
         comments: list[str] = []
@@ -268,6 +272,13 @@ def directive(line: str) -> tuple[str, str] | None:
     name, equals, value = line[1:].lstrip(BLANKS).partition("=")
     name, value = name.rstrip(BLANKS).lower(), value.strip(BLANKS)
     return (name, value) if equals and value and name in _DIRECTIVES else None
+
+
+def is_own_syntax(text: str) -> bool:
+    """Whether `# syntax=` names the frontend that this is: docker/dockerfile, of any tag and from any registry."""
+    name = text.partition(" ")[0].partition("@")[0]
+    name, _, last = name.rpartition("/")
+    return last.partition(":")[0] in ("dockerfile", "dockerfile-upstream") and (f"/{name}").endswith("/docker")
 
 
 def _flags(text: str, escape: str) -> tuple[tuple[tuple[str, str | None], ...], str]:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyrun.rootfs.build.dockerfile import DockerfileError, exec_form, heredoc_mark, parse
+from pyrun.rootfs.build.dockerfile import DockerfileError, exec_form, heredoc_mark, is_own_syntax, parse
 from pyrun.runtime.errors import PyrunError
 
 
@@ -50,9 +50,31 @@ def test_bytes_that_are_no_utf8_are_kept() -> None:
     assert heredoc.content.encode("utf-8", "surrogateescape") == b"\xe9\r\n"
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("docker/dockerfile", True), ("docker/dockerfile:1.7-labs", True), ("docker.io/docker/dockerfile:1", True),
+        ("docker/dockerfile-upstream:master", True), ("docker/dockerfile@sha256:00", True),
+        ("localhost:5000/mirror/docker/dockerfile:1", True), ("docker/dockerfile:1 and more", True),
+        ("dockerfile", False), ("evil/dockerfile", False), ("notdocker/dockerfile", False),
+        ("docker/dockerfilex", False),
+    ],
+)  # fmt: skip
+def test_the_language_is_built_in(text: str, expected: bool) -> None:
+    """Any version of docker's own frontend, from any registry, is this parser; another one is not run."""
+    assert is_own_syntax(text) is expected
+
+
+def test_directives_below_a_shebang() -> None:
+    """An executable Dockerfile: syntax and check count there, escape does not, as in BuildKit."""
+    file = parse(b"#!/usr/bin/env -S docker build -f\n# syntax=docker/dockerfile:1\n# escape=`\nFROM a `\nRUN b\n")
+    assert (file.syntax, file.escape) == ("docker/dockerfile:1", "\\")
+    assert [(at.name, at.line) for at in file.instructions] == [("FROM", 4), ("RUN", 5)]
+
+
 def test_comments_above_an_instruction_end_at_an_empty_line() -> None:
     """An empty line and an empty comment begin anew; directives are none."""
-    text = "# syntax=x\n# a\nFROM a\n# b\n\n# c\n#\n# d\n#e\nRUN x\n# f\n\nRUN y\n"
+    text = "# check=skip=all\n# a\nFROM a\n# b\n\n# c\n#\n# d\n#e\nRUN x\n# f\n\nRUN y\n"
     assert [at.comments for at in parse(text.encode()).instructions] == [("a",), ("d", "e"), ()]
 
 
@@ -75,7 +97,9 @@ def test_empty_lines_in_a_continuation_are_noticed() -> None:
         ("FROM a\nCMD [1]\n", "Dockerfile:2: CMD: the exec form is a JSON array of strings only", ""),
         ("FROM a\nRUN \\\n x <<E\nfoo\n", "Dockerfile:2: the heredoc 'E' has no end", "a line must consist of E alone"),
         ("# escape=|\nFROM a\n", "Dockerfile:1: escape cannot be '|'", "it is \\ or `"),
-        ("# syntax=a\n# syntax=b\nFROM a\n", "Dockerfile:2: the directive 'syntax' can be given only once", ""),
+        ("# check=a\n# check=b\nFROM a\n", "Dockerfile:2: the directive 'check' can be given only once", ""),
+        ("# syntax=tonistiigi/mopy\napiVersion: v1\n", "Dockerfile:1: syntax 'tonistiigi/mopy' is another language",
+         "docker/dockerfile is built in; there are no other frontends"),
     ],
 )  # fmt: skip
 def test_errors_say_where_and_what_was_meant(text: str, message: str, hint: str) -> None:

@@ -195,7 +195,7 @@ def test_findings_can_be_errors() -> None:
 def test_wrong_options_are_an_error_with_their_line(text: str) -> None:
     """Line 2 here."""
     with pytest.raises(DockerfileError, match=r"Dockerfile:2: check: "):
-        lint.file_options(parse(f"# syntax=x\n# check={text}\nFROM a\n".encode()))
+        lint.file_options(parse(f"# syntax=docker/dockerfile\n# check={text}\nFROM a\n".encode()))
 
 
 def test_messages() -> None:

@@ -104,7 +104,7 @@ SAME = {
     "escape after a comment": "# hello\n# escape=`\nFROM alpine\nRUN a `\nRUN b\n",
     "escape after an empty line": "\n# escape=`\nFROM alpine\nRUN a `\nRUN b\n",
     "escape after an unknown directive": "# foo=bar\n# escape=`\nFROM alpine\nRUN a `\nRUN b\n",
-    "all directives": "# check=skip=all\n# syntax=x\n# escape=\\\nFROM alpine\nRUN a \\\n b\n",
+    "all directives": "# check=skip=all\n# syntax=docker/dockerfile\n# escape=\\\nFROM alpine\nRUN a \\\n b\n",
     "exec form": 'FROM alpine\nRUN ["a", "b c"]\nCMD ["x"]\nENTRYPOINT [ "y" , "z" ]\n',
     "exec form with escapes": 'FROM alpine\nCMD ["a\\"b", "\\u00e9", "\\n", "\\ud83d\\ude00"]\n',
     "exec form over lines": 'FROM alpine\nCMD ["a", \\\n  # comment\n  "b"]\n',
