@@ -26,7 +26,7 @@ from . import modes, scan
 from .missing import missing
 from .scan import Folder, Item, Selection
 from .source import Directory, Tree, open_directory
-from .wildcard import Pattern, is_wildcard
+from .wildcard import Pattern, is_wildcard, unescaped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -192,13 +192,16 @@ class _Planner:
         fixed = len(parts)
         if not self.request.literal:
             fixed = next((n for n, part in enumerate(parts) if is_wildcard(os.fsdecode(part))), fixed)
-        if fixed == len(parts):
-            path = self._resolve(parts)
-            if path is not None:
-                yield path, parts[-1] if parts else b""
-            return
         patterns = [Pattern(os.fsdecode(part)) for part in parts[fixed:]]
+        if not self.request.literal:
+            parts = tuple(
+                os.fsencode(unescaped(os.fsdecode(part))) if b"\\" in part else part for part in parts[:fixed]
+            )
         base = self._resolve(parts[:fixed])
+        if not patterns:
+            if base is not None:
+                yield base, parts[-1] if parts else b""
+            return
         for path in self._wild(base, patterns) if base is not None else ():
             resolved = self._resolve(path)
             if resolved is not None:

@@ -104,7 +104,12 @@ def _fetch(git: _Git, repository: Repository) -> str:
             commit = git.run(["rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}"], missing=ref)
             return _checked(commit, repository)
     else:
-        git.run(["fetch", "--quiet", "--depth=1", "--no-tags", "--", "origin", ref], missing=ref)
+        try:
+            git.run(["fetch", "--quiet", "--depth=1", "--no-tags", "--", "origin", ref], missing=ref)
+        except PyrunError as error:
+            if "shallow" not in error.why:  # a plain file server ("dumb" protocol) has whole histories only
+                raise
+            git.run(["fetch", "--quiet", "--no-tags", "--", "origin", ref], missing=ref)
     commit = git.run(["rev-parse", "--verify", "--quiet", "FETCH_HEAD^{commit}"], missing=ref)
     return _checked(commit, repository)
 

@@ -24,13 +24,15 @@ MAX_BYTES = 32 * GIB
 CONNECT_S, READ_S = 30.0, 120.0
 MAX_REDIRECTS = 10
 TRIES = 4
+PAUSE_S = 0.5  # before the second try; twice that before the next
 _CHUNK = 1 << 18
 _RETRIED = {408, 429, 500, 502, 503, 504}
 _DIGITS = {"sha256": 64, "sha384": 96, "sha512": 128}
 
 
 class Fetched(Record):
-    """A downloaded file: where it is, what ADD calls it, its Last-Modified in nanoseconds (0 for none), "sha256:…"."""
+    """A downloaded file: where it is, what ADD calls it ("" if the URL does not say), its Last-Modified in nanoseconds
+    (0 for none), "sha256:…"."""
 
     path: str
     name: str
@@ -61,7 +63,7 @@ def fetch(url: str, checksum: str, scratch: str, *, max_bytes: int = MAX_BYTES) 
                 except _Again as again:
                     if attempt + 1 == TRIES:
                         raise again.error from again.__cause__
-                    time.sleep(again.wait_s if again.wait_s >= 0 else 0.5 * 2**attempt)
+                    time.sleep(again.wait_s if again.wait_s >= 0 else PAUSE_S * 2**attempt)
         raise AssertionError("the last try returns or raises")
     except BaseException:
         remove_path(directory)
@@ -114,7 +116,7 @@ def _once(url: str, checksum: str, directory: str, max_bytes: int) -> Fetched:
         raise failure from error
     name = file_name(response.headers.get("Content-Disposition", ""), url)
     mtime_ns = http_date(response.headers.get("Last-Modified", ""))
-    final = os.path.join(directory, name)
+    final = os.path.join(directory, name or "content")
     with writing(what):
         os.rename(path, final)
         os.utime(final, ns=(mtime_ns, mtime_ns))
@@ -216,19 +218,20 @@ def _reason(error: Exception) -> tuple[str, bool]:
 
     from urllib3 import exceptions
 
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, (ssl.SSLCertVerificationError, exceptions.SSLError)):
-            return f"TLS: {getattr(seen, 'verify_message', '') or str(seen)}", False
-        if isinstance(seen, (socket.gaierror, exceptions.NameResolutionError)):
-            return "cannot resolve the host's name", False
-        if isinstance(seen, ConnectionRefusedError):
-            return "connection refused", False
-        if isinstance(seen, exceptions.TimeoutError):
-            return "timed out", True
+    chain: list[BaseException] = []
+    seen: object = error
+    while isinstance(seen, BaseException) and seen not in chain:
+        chain.append(seen)
         seen = seen.__cause__ or seen.__context__ or getattr(seen, "reason", None)
-        if not isinstance(seen, BaseException):
-            seen = None
+    for cause in reversed(chain):  # the first cause says most
+        if isinstance(cause, (ssl.SSLError, exceptions.SSLError)):
+            return f"TLS: {getattr(cause, 'verify_message', '') or getattr(cause, 'reason', '') or cause}", False
+        if isinstance(cause, socket.gaierror):
+            return "cannot resolve the host's name", False
+        if isinstance(cause, ConnectionRefusedError):
+            return "connection refused", False
+        if isinstance(cause, (TimeoutError, exceptions.TimeoutError)):
+            return "timed out", True
     return f"the connection broke ({type(error).__name__})", True
 
 
@@ -236,24 +239,25 @@ def _reason(error: Exception) -> tuple[str, bool]:
 
 
 def file_name(disposition: str, url: str) -> str:
-    """The name of a downloaded file, as BuildKit has it: Content-Disposition's, else the last part of the URL's path,
-    else "download". Never with a slash, never "." or ".."."""
-    from email.message import Message
+    """The name of a downloaded file, "" for none: the last part of the URL's path, as BuildKit has it; if the path is
+    empty, what Content-Disposition says. Never with a slash, never "." or ".."."""
     from urllib.parse import unquote
 
-    name = ""
-    if disposition:
-        message = Message()
-        message["Content-Disposition"] = disposition.replace("\r", " ").replace("\n", " ")
-        name = message.get_filename("") or ""
-        name = "" if name.endswith("/") else name.rsplit("/", 1)[-1]
-    if not name:
-        path = url.partition("://")[2].partition("#")[0].partition("?")[0].partition("/")[2]
-        name = unquote(path.rstrip("/").rsplit("/", 1)[-1]).rsplit("/", 1)[-1]
-    name = "".join(char for char in name if char >= " " and char != "\x7f")
-    if name in ("", ".", "..") or len(os.fsencode(name)) > 255:
-        return "download"
-    return name
+    path = url.partition("://")[2].partition("#")[0].partition("?")[0].partition("/")[2]
+    name = _safe(unquote(path.rstrip("/").rsplit("/", 1)[-1], errors="surrogateescape"))
+    if name or not disposition:
+        return name
+    from email.message import Message
+
+    message = Message()
+    message["Content-Disposition"] = disposition.replace("\r", " ").replace("\n", " ")
+    return _safe(message.get_filename("") or "")
+
+
+def _safe(name: str) -> str:
+    """The last part of what may be a path, if it can be a file's name."""
+    name = "".join(char for char in name.rsplit("/", 1)[-1] if char >= " " and char != "\x7f")
+    return "" if name in (".", "..") or len(os.fsencode(name)) > 255 else name
 
 
 def http_date(text: str) -> int:

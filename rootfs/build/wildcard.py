@@ -37,6 +37,20 @@ def is_wildcard(text: str) -> bool:
     return False
 
 
+def unescaped(text: str) -> str:
+    """The name that a text without wildcards stands for: a backslash before a special character goes."""
+    name, escaped = "", False
+    for char in text:
+        if escaped:
+            name += char if char in _SPECIAL or char == "\\" else f"\\{char}"
+            escaped = False
+        elif char == "\\":
+            escaped = True
+        else:
+            name += char
+    return f"{name}\\" if escaped else name
+
+
 class Pattern:
     """One component's pattern. Raises UsageError for a class that does not end, or a lone backslash at the end."""
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import stat
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -336,21 +337,29 @@ def test_large_files_are_copied_whole(tmp_path: Path) -> None:
 # The content key ------------------------------------------------------------------------------------------------------
 
 
-def changes(path: Path) -> dict[str, Any]:
+def changes(path: Path) -> dict[str, Callable[[], object]]:
     """Everything that ends up in the layer, one by one."""
+
+    def instead(name: str, make: Callable[[Path], object]) -> Callable[[], object]:
+        def change() -> None:
+            (path / name).unlink()
+            make(path / name)
+
+        return change
+
     return {
         "a byte": lambda: (path / "d/x").write_text("X"),
         "a mode": lambda: (path / "d/x").chmod(0o600),
         "a directory's mode": lambda: (path / "d/sub").chmod(0o711),
-        "a link": lambda: ((path / "d/ln").unlink(), (path / "d/ln").symlink_to("y")),
+        "a link": instead("d/ln", lambda link: link.symlink_to("y")),
         "a name": lambda: (path / "d/x").rename(path / "d/w"),
         "a new file": lambda: (path / "d/new").write_text(""),
         "a new directory": (path / "d/sub/new").mkdir,
         "one file less": (path / "d/y").unlink,
         "an attribute": lambda: os.setxattr(path / "d/x", "user.k", b"v"),
         "a directory's attribute": lambda: os.setxattr(path / "d/sub", "user.k", b"v"),
-        "a hard link": lambda: ((path / "d/y").unlink(), (path / "d/y").hardlink_to(path / "d/x")),
-        "a file becomes a directory": lambda: ((path / "d/x").unlink(), (path / "d/x").mkdir()),
+        "a hard link": instead("d/y", lambda file: file.hardlink_to(path / "d/x")),
+        "a file becomes a directory": instead("d/x", Path.mkdir),
     }
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyrun.rootfs.build import modes, remote
-from pyrun.rootfs.build.wildcard import Pattern, is_wildcard, may_lead_to
+from pyrun.rootfs.build.wildcard import Pattern, is_wildcard, may_lead_to, unescaped
 from pyrun.runtime.errors import UsageError
 
 # From the table of Go's own tests (path/filepath/match_test.go: facts about the function, by pattern, name, result).
@@ -55,6 +55,15 @@ def test_escaped_characters_are_no_wildcards() -> None:
     assert [is_wildcard(text) for text in ("a*", "\\\\*", "a\\*b", "plain")] == [True, True, False, False]
 
 
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("a\\*b", "a*b"), ("\\[x]", "[x]"), ("\\\\", "\\"), ("a\\b", "a\\b"), ("\\\\\\?", "\\?"), ("x\\", "x\\")],
+)
+def test_escaped_names_are_those_names(text: str, name: str) -> None:
+    """A file called `a*b` can be copied as a\\*b; other backslashes are the name's own."""
+    assert unescaped(text) == name
+
+
 def test_only_directories_that_can_lead_to_a_match_are_read() -> None:
     """--parents a/*/c.txt does not go into b, and ** may be anywhere below."""
     wanted = [Pattern(part) for part in ("a", "x*", "c.txt")]
@@ -92,20 +101,18 @@ def test_bad_modes_are_refused(text: str) -> None:
 
 
 NAMES = [
-    ("", "http://h/a/b.tar?x=1#f", "b.tar"), ("", "http://h/", "download"), ("", "http://h", "download"),
-    ("", "http://h/a%20b", "a b"), ("", "http://h/x/..%2f..%2fetc%2fpasswd", "passwd"),
-    ("", "http://h/..", "download"),
-    ('attachment; filename="real.bin"', "http://h/x", "real.bin"), ("attachment", "http://h/x", "x"),
-    ('attachment; filename="../../etc/cron.d/x"', "http://h/y", "x"),
-    ('attachment; filename="dir/"', "http://h/y", "y"),
-    ("attachment; filename*=UTF-8''%e2%82%ac.txt", "http://h/y", "€.txt"),
-    ('attachment; filename=".."', "http://h/y", "download"),
+    ("", "http://h/a/b.tar?x=1#f", "b.tar"), ("", "http://h/", ""), ("", "http://h", ""), ("", "http://h/dir/", "dir"),
+    ("", "http://h/a%20b", "a b"), ("", "http://h/x/..%2f..%2fetc%2fpasswd", "passwd"), ("", "http://h/..", ""),
+    ("", "http://h/%2e%2e", ""), ("", "http://h/a%0ab%00", "ab"), ("", "http://h/" + "x" * 256, ""),
+    ('attachment; filename="other"', "http://h/x", "x"), ('attachment; filename="real"', "http://h/?id=1", "real"),
+    ('attachment; filename="../../etc/cron.d/x"', "http://h", "x"), ('attachment; filename="dir/"', "http://h", ""),
+    ("attachment; filename*=UTF-8''%e2%82%ac.txt", "http://h", "€.txt"), ('attachment; filename=".."', "http://h", ""),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("disposition", "url", "name"), NAMES)
 def test_names_of_downloads(disposition: str, url: str, name: str) -> None:
-    """Content-Disposition's, else the URL's last part; never a path."""
+    """The URL's last part, else Content-Disposition's; never a path."""
     assert remote.file_name(disposition, url) == name
 
 
