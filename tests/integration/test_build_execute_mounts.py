@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -319,7 +320,7 @@ def agent(tmp_path: Path) -> Iterator[str]:
     listener.listen()
 
     def answer(client: socket.socket) -> None:
-        with client:
+        with client, contextlib.suppress(BrokenPipeError, ConnectionResetError):
             while data := client.recv(65536):
                 client.sendall(data[::-1])
 

@@ -249,7 +249,9 @@ class _Run:
             one(parsed)
         root_dirs = (self.scratch.fs, f"{self.directory}/stubs", *lowers_first)
         more = extras(self.paths, container, parsed, root_dirs, self.scratch.make_work())
-        more = more.replace(instead=tuple(self.arranged.instead))
+        assert more.overlay is not None
+        overlay = more.overlay.replace(options=mounts.OVERLAY_OPTIONS)
+        more = more.replace(overlay=overlay, instead=tuple(self.arranged.instead))
         return Prepared(container, parsed, plan.plan(parsed, more), root_dirs, resolved.uid, resolved.gid)
 
     def launch(self, prepared: Prepared, cgroup: Cgroup) -> None:

@@ -46,7 +46,10 @@ if TYPE_CHECKING:
 BIND, CACHE, TMPFS, SECRET, SSH, FILE = "bind", "cache", "tmpfs", "secret", "ssh", "file"
 MOUNT_ATTR_RDONLY = 1
 PRIVATE_FILE = ("bind", "rprivate", "ro", "nosuid", "nodev", "noexec")
-OVERLAY_OPTIONS = "redirect_dir=nofollow,metacopy=off"
+# volatile: fsync(2) does nothing. dpkg does thousands, and a layer is synced once, when it is whole; if the machine
+# crashes before, nobody takes what is there for a layer.
+READ_ONLY_OPTIONS = "redirect_dir=nofollow,metacopy=off"
+OVERLAY_OPTIONS = f"{READ_ONLY_OPTIONS},volatile"
 
 
 class RunMount(Record):
@@ -187,7 +190,7 @@ def _bind(place: Place, mount: RunMount, arranged: Arranged, _: Event | None) ->
                 lower=tuple(reversed(lowers)),
                 upper=_like_root(place.disk("upper"), lowers) if throw_away else "",
                 work=place.disk("work") if throw_away else "",
-                options=OVERLAY_OPTIONS,
+                options=OVERLAY_OPTIONS if throw_away else READ_ONLY_OPTIONS,
                 source=mount.source or "/",
                 target=mount.target,
                 attr_set=0 if throw_away else MOUNT_ATTR_RDONLY,
