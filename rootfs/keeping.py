@@ -75,8 +75,11 @@ def every(layout: Layout, prefix: str = "") -> Iterator[Keep]:
 
 
 def write(layout: Layout, keep: Keep) -> None:
-    """Writes it down, synced. The caller holds the layout's lock, and what it names is in the store."""
+    """Writes it down, not synced: half a file after a power failure is no file.
+
+    The caller holds the layout's lock, and what it names is in the store.
+    """
     path = path_of(layout, keep.name)
     files.private_dir(os.path.dirname(path))
     value = {"layers": list(keep.layers), "blobs": list(keep.blobs), "data": dict(keep.data)}
-    files.write_json(path, value)
+    files.write_json(path, value, sync=False)

@@ -175,6 +175,7 @@ class Ingest:
         self.layout = layout
         self.path = ""
         self.sizes: dict[str, int] = {}
+        self._synced: set[str] = set()
         self.verified: set[str] = set()
         self._fd = -1
         self._numbers = itertools.count()
@@ -236,6 +237,7 @@ class Ingest:
         if found.st_size != size:
             raise ArchiveError(f"image blob {digest}", f"{found.st_size} bytes, not {size}")
         os.rename(path, self.blob(digest))
+        self._synced.discard(digest)
         self.sizes[digest] = size
         self.verified.add(digest)
 
@@ -252,6 +254,7 @@ class Ingest:
                 return False
             except FileExistsError:
                 pass  # another thread of ours has done it just now: stages of a build share their ingest
+            self._synced.add(digest)  # or it would not be in the store
             self.sizes[digest] = os.stat(self.blob(digest)).st_size
         return True
 
@@ -271,11 +274,14 @@ class Ingest:
     def sync(self, digests: Iterable[str] | None = None) -> None:
         """Writes blobs out to the disk, all or some: before publish(), unless unpacking has synced all already."""
         for digest in list(self.sizes) if digests is None else digests:
+            if digest in self._synced:
+                continue
             fd = os.open(self.blob(digest), os.O_RDONLY | os.O_CLOEXEC)
             try:
                 os.fsync(fd)
             finally:
                 os.close(fd)
+            self._synced.add(digest)
 
     def keep_layers(self, chain: Iterable[str]) -> None:
         """Notes layers that the images in here need, before they are unpacked."""

@@ -35,6 +35,7 @@ WARM = (
     "pyrun.runtime.engine.build.copies", "pyrun.runtime.engine.build.output", "pyrun.runtime.engine.build.execute",
     "pyrun.rootfs.build.context", "pyrun.rootfs.build.contents", "pyrun.rootfs.build.place", "pyrun.rootfs.changeset",
     "pyrun.rootfs.build.hashes", "pyrun.rootfs.build.ignore", "pyrun.rootfs.registry.manifests", "pyrun.rootfs.unpacker",
+    "isal.isal_zlib",
     # what those import late, for the sake of others
     "encodings.ascii", "pyrun.cgroups.waiting", "pyrun.runtime.engine.signals", "pyrun.runtime.monitor.client",
 )  # fmt: skip
