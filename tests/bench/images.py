@@ -241,7 +241,7 @@ def row(
     title: str, engines: Mapping[str, Engine], job: Callable[[Engine], float], rounds: int, aims: dict[str, Aim]
 ) -> Row:
     """The same job for every engine."""
-    jobs = {name: lambda engine=engine: job(engine) for name, engine in engines.items()}  # type: ignore[misc]
+    jobs = {name: lambda engine=engine: job(engine) for name, engine in engines.items()}
     return Row(title, "s", compare(jobs, rounds, WARM_UP), aims)
 
 
