@@ -179,7 +179,7 @@ def read_ahead(chunks: Iterable[bytes], depth: int = AHEAD) -> Generator[bytes, 
         stopped = True
         while thread.is_alive():
             try:
-                ready.get(timeout=0.01)  # makes room for a producer that waits in put()
+                ready.get_nowait()  # makes room for a producer that waits in put()
             except queue.Empty:
                 thread.join(0.01)
 
