@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 
 _BIG = 1 << 20
 _CHUNK = 1 << 18
-_KINDS = {
-    stat.S_IFREG: b"f", stat.S_IFLNK: b"l", stat.S_IFIFO: b"p", stat.S_IFCHR: b"c", stat.S_IFBLK: b"b",
-}  # fmt: skip
+_KINDS = {stat.S_IFIFO: b"p", stat.S_IFCHR: b"c", stat.S_IFBLK: b"b"}
 
 
 def digest(plan: CopyPlan) -> str:
@@ -36,7 +34,14 @@ def digest(plan: CopyPlan) -> str:
     for folder in plan.folders:
         lines.append(_folder(plan, folder))
         for item in folder.files:
-            lines.append(_item(plan, folder, item))
+            info = item.stat
+            if item.digest is not None and not folder.unpack and not item.same:  # nearly every line is this one
+                name = item.to
+                lines.append(
+                    b"f %d %s %o %d:%d %s" % (len(name), name, plan.mode(info), *plan.owner(info), item.digest)
+                )
+            else:
+                lines.append(_item(plan, folder, item))
     # every field that can hold any byte is preceded by its length, so that no two plans give the same text
     return "sha256:" + hashlib.sha256(b"\n".join(lines)).hexdigest()
 
@@ -46,35 +51,28 @@ def _folder(plan: CopyPlan, folder: Folder) -> bytes:
     kind = b"a" if folder.unpack else b"."
     if folder.stat is None:
         return b"%s %d %s" % (kind, len(path), path)
-    attributes = _directory_attributes(plan.tree, folder)
+    attributes = _attributes(folder.attributes)
     return b"d %d %s %o %d:%d %s" % (len(path), path, plan.mode(folder.stat), *plan.owner(folder.stat), attributes)
 
 
 def _item(plan: CopyPlan, folder: Folder, item: Item) -> bytes:
+    """What is no regular file, or not as one: an archive, a hard link."""
     info = item.stat
-    kind = _KINDS[stat.S_IFMT(info.st_mode)]
     if folder.unpack:  # owners and modes come from the archive
         owner = b"%d:%d" % plan.request.owner if plan.request.owner else b""
         return b"a %s %s" % (owner, item.digest)
     uid, gid = plan.owner(info)
     name = b"%d %s" % (len(item.to), item.to)
-    if kind == b"l":
-        return b"l %s %d:%d %d %s" % (name, uid, gid, len(item.link), item.link)
     if item.same:
         return b"h %s %d %s" % (name, len(item.same), item.same)
-    if kind == b"f":
-        return b"f %s %o %d:%d %s" % (name, plan.mode(info), uid, gid, item.digest)
+    if stat.S_ISLNK(info.st_mode):
+        return b"l %s %d:%d %d %s" % (name, uid, gid, len(item.link), item.link)
+    kind = _KINDS[stat.S_IFMT(info.st_mode)]
     return b"%s %s %o %d:%d %d" % (kind, name, plan.mode(info), uid, gid, info.st_rdev)
 
 
-def _directory_attributes(tree: Tree, folder: Folder) -> bytes:
-    with _opened(tree, folder) as directory:
-        return _attributes(directory.fds[0])
-
-
-def _attributes(fd: int) -> bytes:
+def _attributes(found: dict[bytes, bytes] | None) -> bytes:
     """The attributes that are copied, as bytes; b"" for none, which is nearly always."""
-    found = xattrs.get(fd)
     if not found:
         return b""
     return b"".join(b"%d %s %d %s " % (len(name), name, len(found[name]), found[name]) for name in sorted(found))
@@ -98,7 +96,7 @@ def _fill(plan: CopyPlan) -> None:
     for folder in plan.folders:
         unknown = []
         for item in folder.files:
-            if item.digest is None and stat.S_ISREG(item.stat.st_mode):
+            if item.digest is None and stat.S_ISREG(item.stat.st_mode) and not item.same:
                 item.digest = hashes.get(item.stat) if hashes is not None else None
                 if item.digest is None:
                     unknown.append(item)
@@ -168,7 +166,7 @@ def of_file(fd: int) -> bytes:
     content = hashlib.sha256()
     while chunk := os.read(fd, _CHUNK):
         content.update(chunk)
-    attributes = _attributes(fd)
+    attributes = _attributes(xattrs.get(fd))
     return hashlib.sha256(content.digest() + attributes).digest() if attributes else content.digest()
 
 

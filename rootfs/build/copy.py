@@ -166,6 +166,8 @@ class _Planner:
         self.directories: set[Path] = set()
         self.files: set[Path] = set()
         asked = request.destination
+        # one source cannot get in its own way, so what it brings need not be remembered
+        self.several = len(request.sources) > 1 or any(is_wildcard(source) for source in request.sources)
         self.named_directory = asked.endswith(("/", "/.")) or request.parents
         try:
             self.base = target.resolve(_components(asked))
@@ -405,7 +407,7 @@ class _Planner:
         self.folders += folders
         for folder in folders:
             self.directories.add(folder.place)
-            if not folder.unpack:
+            if not folder.unpack and self.several:
                 self.files.update([(*folder.place, item.to) for item in folder.files])
 
 

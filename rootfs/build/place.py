@@ -97,17 +97,10 @@ class _Writer:
             uid, gid = self.plan.owner(folder.stat)
             mode = self.plan.mode(folder.stat)
             self.directories[folder.place] = Entry(folder.place, DIR, mode, uid, gid, mtime_ns=folder.stat.st_mtime_ns)
-            self.directories[folder.place].xattrs = self.attributes(folder)
+            self.directories[folder.place].xattrs = folder.attributes
         elif folder.mtime_ns:
             entry.mtime_ns = folder.mtime_ns
         return fd
-
-    def attributes(self, folder: Folder) -> dict[bytes, bytes] | None:
-        try:
-            with self.tree.open(folder.source) as directory:
-                return xattrs.get(directory.fds[0])
-        except OSError as error:
-            raise scan.cannot_read(self.tree, folder.source, error) from error
 
     def reach(self, path: Path) -> int:
         """An fd of the upper's directory; one that is missing looks as it does in the layers below, else plain."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import stat
 
+from pyrun.rootfs import xattrs
 from pyrun.rootfs.limits import DEFAULT_LIMITS
 from pyrun.runtime.errors import PyrunError
 
@@ -46,12 +47,13 @@ class Folder:
     which gets the time `mtime_ns` if that is not 0. `unpack`: its files are archives to be unpacked there.
     """
 
-    __slots__ = ("files", "mtime_ns", "place", "source", "stat", "unpack")
+    __slots__ = ("attributes", "files", "mtime_ns", "place", "source", "stat", "unpack")
 
     def __init__(self, source: Path, place: Path, info: os.stat_result | None) -> None:
         self.source = source
         self.place = place
         self.stat = info
+        self.attributes: dict[bytes, bytes] | None = None
         self.mtime_ns = 0
         self.unpack = False
         self.files: list[Item] = []
@@ -130,21 +132,27 @@ class _Scan:
             children = directory.children()
         except OSError as error:
             raise cannot_read(self.tree, source, error) from error
-        everything = self.selection.everything
+        selection = None if self.selection.everything else self.selection
         for name in sorted(children):
             child, layer, parts = children[name]
-            is_directory = bool(parts)
-            descend = selected = True
+            selected = descend = True
             inside = f"{below}/{name}" if below else name
-            if not everything:
-                selected, descend = self.selection.wanted(f"{path}/{name}" if path else name, inside, is_directory)
-            if is_directory:
-                if descend or selected:
-                    found += self._folder(
-                        directory, (*source, os.fsencode(name)), place, child, parts, inside, depth, selected, descend
-                    )
-            elif selected and not stat.S_ISSOCK(child.st_mode):
-                here.files.append(self._item(directory, source, place, os.fsencode(name), child, layer))
+            if selection is not None:
+                selected, descend = selection.wanted(f"{path}/{name}" if path else name, inside, bool(parts))
+            encoded = os.fsencode(name)
+            if parts:
+                if descend:
+                    found += self._folder(directory, (*source, encoded), place, child, parts, inside, depth, selected)
+            elif selected:
+                if stat.S_ISREG(child.st_mode) and encoded[:4] != b".wh.":
+                    item = Item(encoded, child, layer)
+                elif stat.S_ISSOCK(child.st_mode):
+                    continue
+                else:
+                    item = item_of(self.tree, directory, (*source, encoded), child, layer)
+                if child.st_nlink > 1:
+                    item.same = self._linked(child, place, encoded)
+                here.files.append(item)
         if not wanted and not here.files and len(found) == 1:
             return []
         return found
@@ -159,31 +167,25 @@ class _Scan:
         inside: str,
         depth: int,
         selected: bool,
-        descend: bool,
     ) -> list[Folder]:
         check_name(self.tree, source)
-        place = (*place, source[-1])
-        if not descend:
-            return [Folder(source, place, info)]
         try:
             directory = above.below(source[-1], parts)
         except OSError as error:
             raise cannot_read(self.tree, source, error) from error
         with directory:
-            return self.folders(directory, source, place, info, inside, depth + 1, selected)
+            found = self.folders(directory, source, (*place, source[-1]), info, inside, depth + 1, selected)
+            if found:
+                found[0].attributes = xattrs.get(directory.fds[0])
+            return found
 
-    def _item(
-        self, directory: Directory, source: Path, place: Path, name: bytes, info: os.stat_result, layer: int
-    ) -> Item:
-        item = item_of(self.tree, directory, (*source, name), info, layer)
-        if info.st_nlink > 1:
-            key = (info.st_dev, info.st_ino)
-            first = self.names.get(key)
-            if first is None:
-                self.names[key] = b"/".join((*place, name))
-            else:
-                item.same = first
-        return item
+    def _linked(self, info: os.stat_result, place: Path, name: bytes) -> bytes:
+        """Where an earlier name of the same file goes, b"" if this is the first."""
+        key = (info.st_dev, info.st_ino)
+        first = self.names.get(key)
+        if first is None:
+            self.names[key] = b"/".join((*place, name))
+        return first or b""
 
 
 def item_of(tree: Tree, directory: Directory, source: Path, info: os.stat_result, layer: int) -> Item:
