@@ -215,10 +215,13 @@ class _Pull:
             for item in document.value.get("layers") or []
         }
         with self.store.unpacker(image.layers) as unpacker:
-            tasks = [
-                self._task(ingest, image, layer, urls.get(layer.digest, ()), unpacker) for layer in layers.values()
-            ]
-            crew.run([task for task in tasks if task is not None], self.jobs, self.registry.cancel)
+            tasks: list[tuple[int, Callable[[], None]]] = []
+            for layer in layers.values():
+                task = self._task(ingest, image, layer, urls.get(layer.digest, ()), unpacker)
+                if task is not None:
+                    tasks.append((layer.size, task))
+            tasks.sort(key=lambda item: -item[0])  # the largest takes longest to unpack, so it should be down early
+            crew.run([task for _, task in tasks], self.jobs, self.registry.cancel)
             named = [] if self.reference.digest else [str(self.reference)]
             text = origins.repo_digest(self.reference, digest)
             added = self.store.add(ingest, document.digest, named, repo_digests=[text], unpacker=unpacker)
