@@ -21,14 +21,13 @@ from .batch import Batch
 from .disk import HINTS
 from .entry import BLOCK, CHAR, DIR, FIFO, FILE, HARDLINK, S_IFMT_OF, SYMLINK, Entry, show, split
 from .inroot import open_directory, open_in, remove_tree
+from .limits import ArchiveError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import TracebackType
     from typing import Self
-
-    from .limits import ArchiveError
 
 OPAQUE = "trusted.overlay.opaque"
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -76,6 +75,7 @@ class TreeWriter:
         self._batch = Batch(root_fd, self._make_one) if batched else None
         self._unlisted: dict[tuple[bytes, ...], None] = {}  # as a set in order: parents come first
         self._parents: dict[tuple[bytes, ...], int] = {}
+        self._stale: list[int] = []  # no longer what their paths lead to
         self._directories: dict[tuple[bytes, ...], Entry] = {}
         self._copied_up: set[tuple[bytes, ...]] = (
             set()
@@ -90,13 +90,16 @@ class TreeWriter:
 
     def __exit__(self, kind: type[BaseException] | None, cause: BaseException | None, tb: TracebackType | None) -> None:
         try:
+            if cause is None or isinstance(cause, ArchiveError):
+                self.flush()  # what failed in an earlier entry comes out now, in place of the later one's error
             if cause is None:
-                self.flush()
                 self._finish_directories()
                 if self._implied is not None:
                     self._implied.extend(self._unlisted)
         finally:
             self._forget_parents()
+            while self._stale:
+                os.close(self._stale.pop())
 
     def default_root(self) -> None:
         """Gives a new root the metadata of the layers' below, or 0755 0:0, unless an entry for it comes."""
@@ -138,8 +141,8 @@ class TreeWriter:
             if not entry.parts:
                 if entry.kind is not DIR:
                     raise entry.error("only a directory can be the root")
-                self._directories[()] = entry
-                self._unlisted.pop((), None)
+                xattrs.wanted(entry)
+                self._listed(entry)
                 return
             if self._existing is not None:
                 _check_kinds(entry, self._existing(entry.parts))
@@ -170,7 +173,12 @@ class TreeWriter:
             raise _failed(entry, error) from error
 
     def parent(self, parts: tuple[bytes, ...]) -> int:
-        """An O_PATH fd (this writer's) of a directory, made with its parents if it is missing. Raises OSError."""
+        """An O_PATH fd (this writer's) of a directory, made with its parents if it is missing. Raises OSError.
+
+        It is good until the next call.
+        """
+        while self._stale:
+            os.close(self._stale.pop())
         if not parts:
             return self.root_fd
         fd = self._parents.get(parts)
@@ -298,7 +306,10 @@ class TreeWriter:
 
     def _hardlink(self, entry: Entry, parent: int, name: bytes, _: object) -> None:
         """The target is a path below the same root; it is linked as it is, never followed, and never copied instead."""
-        target = split(entry.link, "hard link to")
+        try:
+            target = split(entry.link)
+        except ArchiveError as error:
+            raise entry.error(f"a hard link to '{show(entry.link)}': {error.why}") from None
         if not target:
             raise entry.error("a hard link to the root directory")
         if target == entry.parts:
@@ -378,13 +389,12 @@ class TreeWriter:
 
     def _forget_parents(self, keep: int = -1) -> None:
         """Closes the cached fds: a path that led through a removed directory or symlink may lead elsewhere now."""
-        kept = {}
-        for parts, fd in self._parents.items():
+        for fd in self._parents.values():
             if fd == keep:
-                kept[parts] = fd  # in use by the caller at this moment
+                self._stale.append(fd)  # in use by the caller at this moment
             else:
                 os.close(fd)
-        self._parents = kept
+        self._parents.clear()
 
     def _finish_directories(self) -> None:
         """Owner, mode, attributes and times of directories: at the end, since creating files in them changes the time,

@@ -100,9 +100,10 @@ def add(writer: TreeWriter, entry: Entry, source: stream.ByteStream) -> None:
     name = entry.parts[-1] if entry.parts else b""
     if entry.parts and entry.parts[0].startswith(AUFS) and name != OPAQUE:
         return
-    if not name.startswith(WHITEOUT):
-        if any(part.startswith(WHITEOUT) for part in entry.parts):
+    for part in entry.parts[:-1]:
+        if part.startswith(WHITEOUT):
             raise entry.error("lies below a whiteout")
+    if not name.startswith(WHITEOUT):
         writer.add(entry, source.data())
     elif name == OPAQUE:
         writer.opaque(entry)
