@@ -56,6 +56,10 @@ def _build(args: Args, ctx: Context, options: o.BuildOptions) -> int:
             error.code = 1  # docker's: the command line was right, the build was not
         raise
     progress.close()
+    if built.warnings and not _machine(args):
+        count = len(built.warnings)
+        ctx.stderr.write(f"{count} warning{'s' if count != 1 else ''} found (pyrun build --check shows the lines):\n")
+        ctx.stderr.writelines(f" - {text}\n" for text in built.warnings)
     if args.on("quiet") and built.image_id:
         ctx.print(built.image_id)
     return 0
@@ -166,6 +170,7 @@ def build_options(args: Args) -> o.BuildOptions:
     fields["build_args"] = tuple(given.items())
     fields["ulimits"] = tuple({limit.name: limit for limit in args.many("ulimit")}.values())
     fields["outputs"] = _outputs(args)
+    fields["lint"] = not args.on("quiet")
     epoch = given.get("SOURCE_DATE_EPOCH", os.environ.get("SOURCE_DATE_EPOCH", ""))
     if epoch:
         try:

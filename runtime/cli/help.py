@@ -14,17 +14,19 @@ if TYPE_CHECKING:
 
 WIDTH = 110
 CHAPTERS = (
-    ("Everyday commands", ("run", "exec", "ps", "logs", "stop", "rm", "images", "pull", "push")),
+    ("Everyday commands", ("run", "exec", "ps", "logs", "stop", "rm", "images", "build", "pull", "push")),
     ("Containers", ("create", "start", "restart", "kill", "pause", "unpause", "attach", "wait", "rename", "cp")),
     ("Look", ("inspect", "top", "stats", "port", "diff", "version", "info")),
     ("Images", ("load", "save", "import", "commit", "export", "tag", "rmi", "history", "search", "login", "logout")),
 )
 GROUP_WORDS = {
     "container": "the container commands under docker's names",
-    "image": "the image commands: ls rm inspect tag pull push load save import history tree diff mount prune",
+    "image": "the image commands: build ls rm inspect tag pull push load save import history tree diff mount prune",
     "manifest": "one name for several platforms: create annotate inspect push rm",
     "volume": "volumes: ls create rm inspect prune",
     "network": "networks: ls inspect",
+    "builder": "the build cache: prune du debug, and build",
+    "buildx": "docker's other name for builder",
     "system": "the machine: df prune info",
 }
 GLOBAL = (

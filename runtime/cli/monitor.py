@@ -34,8 +34,9 @@ WARM = (
     "pyrun.runtime.cli.build", "pyrun.runtime.engine.build.solve", "pyrun.runtime.engine.build.runs",
     "pyrun.runtime.engine.build.copies", "pyrun.runtime.engine.build.output", "pyrun.runtime.engine.build.execute",
     "pyrun.rootfs.build.context", "pyrun.rootfs.build.contents", "pyrun.rootfs.build.place", "pyrun.rootfs.changeset",
-    "pyrun.rootfs.build.hashes", "pyrun.rootfs.build.ignore", "pyrun.rootfs.registry.manifests", "pyrun.rootfs.unpacker",
-    "isal.isal_zlib",
+    "pyrun.rootfs.build.hashes", "pyrun.rootfs.build.ignore", "pyrun.rootfs.registry.manifests",
+    "pyrun.rootfs.unpacker",
+    "isal.isal_zlib", "pyrun.rootfs.build.lint",
     # what those import late, for the sake of others
     "encodings.ascii", "pyrun.cgroups.waiting", "pyrun.runtime.engine.signals", "pyrun.runtime.monitor.client",
 )  # fmt: skip

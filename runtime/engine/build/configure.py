@@ -35,7 +35,6 @@ def _arg(state: State, step: s.Arg, graph: Graph) -> None:
     for name, value in found:
         hidden = name in platforms.PROXIES
         state.args[name] = value
-        graph.used_args.add(name)
         shown.append(name if value is None or hidden else f"{name}={value}")
     state.commit("ARG " + " ".join(shown))
 

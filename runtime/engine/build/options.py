@@ -104,6 +104,7 @@ class BuildOptions(Record):
     iidfile: str = ""
     metadata_file: str = ""
     debug_shell: bool = False
+    lint: bool = False  # say what BuildKit's rules find in the Dockerfile
     epoch: int | None = None  # seconds since 1970: SOURCE_DATE_EPOCH
 
 

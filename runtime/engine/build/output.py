@@ -40,6 +40,7 @@ class Built(Record):
     document: Any  # the image's config
     digest: str  # of the manifest
     image_id: str
+    warnings: tuple[str, ...] = ()  # about the Dockerfile
 
 
 class Packed(Record):

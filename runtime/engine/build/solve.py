@@ -174,7 +174,6 @@ class Graph:
         self._set_globals(metas)
         self.nodes = [Node(self, stage) for stage in stages]
         self.error: BaseException | None = None
-        self.used_args: set[str] = set(self.globals)
 
     # ARGs before the first FROM -----------------------------------------------------------------------------------
 
@@ -450,13 +449,31 @@ def build(
             from . import sharing
 
             sharing.import_all(work)
+        warnings = remarks(graph) if options.lint else ()
         state = solve(graph)
-        built = output.finish(work, state)
+        built = output.finish(work, state).replace(warnings=warnings)
         if options.cache_to:
             from . import sharing
 
             sharing.export_all(work, state, built)
         return built
+
+
+def remarks(graph: Graph) -> tuple[str, ...]:
+    """What the rules find, and build arguments that no ARG takes. Raises UsageError under `# check=error=true`."""
+    from pyrun.rootfs.build import lint
+
+    file, options = graph.file, graph.work.options
+    found = lint.check(file, build_args=graph.build_args, ignore=graph.work.context.tree.ignore)
+    lines = [f"{finding} (line {finding.line})" for finding in found]
+    if found and lint.file_options(file).error:
+        error = UsageError(f"{file.path}:{found[0].line}", f"{found[0]}", hint="the file says check=error=true")
+        raise with_lines(error, error.what, file.lines, found[0].line, found[0].line)
+    known = {*graph.globals, *platforms.PROXIES, *platforms.PREDEFINED, "SOURCE_DATE_EPOCH"}
+    args = (step for stage in graph.stages for step in stage.steps if isinstance(step, instructions.Arg))
+    known.update(name for step in args for name, _ in step.pairs)
+    unused = [name for name, _ in options.build_args if name not in known and not name.startswith("BUILDKIT_")]
+    return (*lines, *(f"--build-arg {name}: there is no ARG of that name" for name in unused))
 
 
 def load(work: Work, stdin: Any) -> Graph:

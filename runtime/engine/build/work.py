@@ -196,9 +196,9 @@ class Work:
         """The reference of a docker-image:// or oci-layout:// context; of the latter, after its image was loaded."""
         if where.startswith(DOCKER_IMAGE):
             return where.removeprefix(DOCKER_IMAGE)
-        from . import layoutimage
+        from .layoutimage import load
 
-        return layoutimage.load(self.store, where.removeprefix(OCI_LAYOUT))
+        return load(self.store, where.removeprefix(OCI_LAYOUT))
 
     def files_of(self, name: str, where: str) -> Source:
         """A --build-context that is a directory, or the URL of a tar or a repository."""
