@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from pyrun.rootfs.stream import Readable
 
-    from .hashes import Hashes
 
 __all__ = ["Context", "Tree", "open_context"]
 
@@ -57,7 +56,11 @@ class Context:
         self.path = ""  # of the Dockerfile that was read, for messages
         self._stdin = stdin
         self._text = text
-        self._load_ignore((IGNORE.encode(),))
+        try:
+            self._load_ignore((IGNORE.encode(),))
+        except BaseException:
+            tree.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -161,29 +164,35 @@ class Context:
         return NotFound(what, hint=_suggest(os.path.basename(wanted), names))
 
 
-def open_context(source: str, *, stdin: Readable, scratch: str, hashes: str = "", allow_file: bool = False) -> Context:
+def open_context(
+    source: str,
+    *,
+    stdin: Readable,
+    scratch: str,
+    hashes: str = "",
+    allow_file: bool = False,
+    keep_git_dir: bool | None = None,
+) -> Context:
     """The build context that PATH, URL or "-" of the command line names.
 
     Args:
         stdin: where "-" is read from, as context or as Dockerfile.
         scratch: an existing directory, empty, on a file system with room, for what is not on the host yet.
-        hashes: the file that keeps digests of the context's files between builds, "" for none.
+        hashes: the directory that keeps digests of contexts' files between builds, "" for none.
         allow_file: whether file:// git URLs may be cloned.
+        keep_git_dir: whether a repository's .git is part of the context; None leaves it to the URL.
 
     Raises NotFound for a directory that is not there, UsageError, PyrunError for downloads and archives that fail.
     """
-    from .hashes import Hashes
-
-    cache = Hashes(hashes)
     if source == "-":
-        return _from_stream(stdin, source, scratch, cache)
+        return _from_stream(stdin, source, scratch)
     repository = giturl.parse(source, allow_file=allow_file)
     if repository is not None and not (repository.maybe_local and os.path.isdir(source)):
         from . import git
 
-        directory = git.clone(repository, scratch=scratch, allow_file=allow_file)
+        directory = git.clone(repository, scratch=scratch, allow_file=allow_file, keep_git_dir=keep_git_dir)
         return Context(
-            Tree.directory(directory, f"the repository {repository.remote}", hashes=cache),
+            Tree.directory(directory, f"the repository {repository.remote}"),
             source,
             stdin=stdin,
             remote=True,
@@ -193,17 +202,20 @@ def open_context(source: str, *, stdin: Readable, scratch: str, hashes: str = ""
 
         found = remote.fetch(source, "", scratch)
         with open(found.path, "rb") as file:
-            context = _from_stream(file, source, scratch, cache)
+            context = _from_stream(file, source, scratch)
         context._stdin = stdin
         return context
-    return _local(source, stdin, cache)
+    return _local(source, stdin, hashes)
 
 
-def _local(source: str, stdin: Readable, hashes: Hashes) -> Context:
+def _local(source: str, stdin: Readable, hashes: str) -> Context:
     if not source:
         raise UsageError("no build context", hint="name a directory, such as '.'")
     try:
-        return Context(Tree.directory(os.path.realpath(source), hashes=hashes), source, stdin=stdin)
+        from .hashes import Hashes
+
+        tree = Tree.directory(os.path.realpath(source), hashes=Hashes.of(hashes, source))
+        return Context(tree, source, stdin=stdin)
     except FileNotFoundError:
         raise NotFound(f"no directory '{source}' for the build context", hint=_near_on_host(source)) from None
     except NotADirectoryError:
@@ -216,7 +228,7 @@ def _local(source: str, stdin: Readable, hashes: Hashes) -> Context:
         raise PyrunError(f"cannot read the build context '{source}'", "permission denied") from None
 
 
-def _from_stream(stream: Readable, source: str, scratch: str, hashes: Hashes) -> Context:
+def _from_stream(stream: Readable, source: str, scratch: str) -> Context:
     """An archive, which is unpacked, or a Dockerfile with an empty context."""
     root = os.path.join(scratch, "context")
     os.mkdir(root, 0o755)
@@ -233,16 +245,14 @@ def _from_stream(stream: Readable, source: str, scratch: str, hashes: Hashes) ->
             )
         if not text.strip():
             raise UsageError(what, "it is empty")
-        return Context(
-            Tree.directory(root, "the build context, which is empty", hashes=hashes), source, remote=True, text=text
-        )
+        return Context(Tree.directory(root, "the build context, which is empty"), source, remote=True, text=text)
     fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with step("build", f"unpack {name}"), TreeWriter(fd, owner=(os.geteuid(), os.getegid())) as writer:
             archives.unpack(_Joined(head, stream), writer, ())
     finally:
         os.close(fd)
-    return Context(Tree.directory(root, name, hashes=hashes), source, remote=True)
+    return Context(Tree.directory(root, name), source, remote=True)
 
 
 class _Joined:

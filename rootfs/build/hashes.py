@@ -9,7 +9,8 @@ timestamps (FAT has 2 s, NFS the server's clock) are why that is seconds and not
 keeps a file mapped and writes into a page that it had made dirty before the reading, which moves no timestamp until the
 kernel has written the page out.
 
-On disk: a magic word, a SHA-256 of the rest, records of 72 bytes. Whatever cannot be read is as good as none.
+On disk, for each context: a magic word, a SHA-256 of the rest, records of 72 bytes. Whatever cannot be read is as good
+as none. Files of contexts that were not built for a month go.
 """
 
 from __future__ import annotations
@@ -19,14 +20,15 @@ import os
 import struct
 import time
 
-from pyrun.runtime.files import write_atomic
+from pyrun.runtime.files import private_dir, write_atomic
 
 _MAGIC = b"pyrun-hashes-1\n\0"
 _KEY = struct.Struct("<QQQqq")
 _RECORD = _KEY.size + 32
 _CHECK = len(_MAGIC) + 32
 SETTLED_NS = 3 * 10**9
-MOST = 400_000  # records kept, 29 MB; those of the last builds
+MOST = 400_000  # records kept of one context, 29 MB; those of the last builds
+FORGOTTEN_S = 30 * 24 * 3600
 
 
 class Hashes:
@@ -38,6 +40,14 @@ class Hashes:
         self._used: dict[bytes, bytes] = {}
         self._old: dict[bytes, bytes] = {}
         self._loaded = not path
+
+    @classmethod
+    def of(cls, directory: str, context: str) -> Hashes:
+        """The memory for a context of the host, kept in a directory of such; "" for `directory` keeps nothing."""
+        if not directory:
+            return cls()
+        name = hashlib.sha256(os.fsencode(os.path.realpath(context))).hexdigest()[:24]
+        return cls(os.path.join(directory, name))
 
     def get(self, info: os.stat_result) -> bytes | None:
         """The 32 bytes that put() was given for this very state of a file, else None."""
@@ -62,20 +72,31 @@ class Hashes:
         if not self._new or not self.path:
             return
         self._new = False
+        self._load()  # what another build has added meanwhile
         older = {key: value for key, value in self._old.items() if key not in self._used}
         records = [*older.items(), *self._used.items()][-MOST:]
         body = b"".join([key + value for key, value in records])
         try:
+            private_dir(os.path.dirname(self.path))
             # not synced: the check sum tells a half-written file
             write_atomic(self.path, _MAGIC + hashlib.sha256(body).digest() + body, sync=False)
+            self._forget_others()
         except OSError:
             pass
+
+    def _forget_others(self) -> None:
+        before = time.time() - FORGOTTEN_S
+        with os.scandir(os.path.dirname(self.path)) as found:
+            for entry in found:
+                if entry.stat(follow_symlinks=False).st_mtime < before:
+                    os.unlink(entry.path)
 
     def _load(self) -> None:
         self._loaded = True
         try:
             with open(self.path, "rb") as file:
                 data = file.read(_CHECK + MOST * _RECORD + 1)
+                os.utime(file.fileno())  # it is of use still
         except OSError:
             return
         body = data[_CHECK:]

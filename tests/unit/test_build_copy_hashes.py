@@ -105,7 +105,44 @@ def test_an_unwritable_memory_is_no_error(tmp_path: Path) -> None:
     """The build goes on without."""
     file = tmp_path / "a"
     file.write_text("x")
-    memory = Hashes(str(tmp_path / "missing" / "memory"))
+    memory = Hashes(str(file / "memory"))
     memory.put(file.stat(), b"d" * 32, settle(file))
     memory.save()
-    assert not (tmp_path / "missing").exists()
+    assert memory.get(file.stat()) == b"d" * 32
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_each_context_has_a_memory(tmp_path: Path) -> None:
+    """By its real path; what nobody built for a month goes when another one is saved."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    for context in (one, two):
+        context.mkdir()
+        (context / "f").write_text("x")
+    (tmp_path / "link").symlink_to("one")
+    place = tmp_path / "memory"
+    for context in (one, two):
+        memory = Hashes.of(str(place), str(context))
+        memory.put((context / "f").stat(), b"d" * 32, settle(context / "f"))
+        memory.save()
+    assert len(os.listdir(place)) == 2
+    assert place.stat().st_mode & 0o777 == 0o700
+    assert Hashes.of(str(place), str(tmp_path / "link")).get((one / "f").stat()) == b"d" * 32
+    assert Hashes.of("", str(one)).get((one / "f").stat()) is None
+    old = Path(Hashes.of(str(place), str(two)).path)
+    os.utime(old, (1, 1))
+    memory = Hashes.of(str(place), str(one))
+    memory.put((two / "f").stat(), b"d" * 32, settle(two / "f"))
+    memory.save()
+    assert os.listdir(place) == [os.path.basename(memory.path)]
+
+
+def test_two_builds_at_once_lose_nothing(tmp_path: Path) -> None:
+    """Each saves what it knows and what the other has saved before it."""
+    files = [tmp_path / "a", tmp_path / "b"]
+    memories = [Hashes(str(tmp_path / "memory")) for _ in files]
+    for file, memory in zip(files, memories, strict=True):
+        file.write_text("x")
+        memory.put(file.stat(), b"d" * 32, settle(file))
+    for memory in memories:
+        memory.save()
+    assert all(Hashes(str(tmp_path / "memory")).get(file.stat()) for file in files)
