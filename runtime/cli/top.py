@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from pyrun.runtime.cli.context import one_line
 from pyrun.runtime.cli.flags import Args, Command
 from pyrun.runtime.engine.templates import table
 
@@ -16,7 +17,8 @@ def run(args: Args, ctx: Context) -> int:
     from pyrun.runtime.engine.top import top
 
     headings, rows = top(ctx.paths, args.arguments[0], args.arguments[1:])
-    ctx.print(*table(["\t".join(row) for row in (headings, *rows)]))
+    # a process in the container chooses its command line: no escape sequence of it reaches the terminal
+    ctx.print(*table(["\t".join(map(one_line, row)) for row in (headings, *rows)]))
     return 0
 
 
