@@ -139,7 +139,7 @@ class Auth:
     def _denied(self, host: Host) -> AccessDenied:
         """No credentials, or wrong ones."""
         found = self.credentials()
-        login = f"pyrun login {host.login_name}"
+        login = f"pyrun login {host.login_name}".rstrip()
         if found is None:
             return AccessDenied(
                 f"registry {host.name}", "access denied", hint=f"is the name right? else log in: {login}", status=401

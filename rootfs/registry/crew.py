@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import time
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-GRACE_S = 5.0  # how long threads may take to notice that they were cancelled
+GRACE_S = 2.0  # how long threads may take, together, to notice that they were cancelled: one may be in connect(2)
 
 
 def run(tasks: Sequence[Callable[[], None]], jobs: int, cancel: Callable[[], None]) -> None:
@@ -47,9 +49,10 @@ def run(tasks: Sequence[Callable[[], None]], jobs: int, cancel: Callable[[], Non
         with lock:
             left.clear()
         cancel()
+        end = time.monotonic() + GRACE_S
         for thread in threads:
             if thread.ident is not None:
-                thread.join(GRACE_S)
+                thread.join(max(0.0, end - time.monotonic()))
         raise
     if errors:
         raise errors[0]

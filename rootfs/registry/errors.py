@@ -53,8 +53,11 @@ def printable(text: object) -> str:
     return line if len(line) <= MAX_TEXT else line[: MAX_TEXT - 1] + "…"
 
 
-def refusal(host: str, status: int, body: bytes, what: str = "") -> PyrunError:
-    """The error for an HTTP status that is not what was asked for. `what` names the thing in question."""
+def refusal(host: str, status: int, body: bytes, what: str = "", login: str | None = None) -> PyrunError:
+    """The error for an HTTP status that is not what was asked for.
+
+    what: names the thing in question. login: what `pyrun login` calls the registry, if not by its host.
+    """
     said = _said(body)
     name = f"registry {host}"
     if status == 404:
@@ -63,7 +66,12 @@ def refusal(host: str, status: int, body: bytes, what: str = "") -> PyrunError:
     if said and status != 401:
         reason += f": {said}"
     kind = AccessDenied if status in (401, 403) else RegistryError
-    return kind(f"{what}: {name}" if what else name, reason, hint=hint.format(host=host), status=status)
+    return kind(
+        f"{what}: {name}" if what else name,
+        reason,
+        hint=hint.format(host=host if login is None else login).rstrip(),
+        status=status,
+    )
 
 
 def _said(body: bytes) -> str:

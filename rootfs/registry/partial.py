@@ -11,6 +11,7 @@ what is there is computed anew each time: what a dead process noted about it wou
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -78,8 +79,14 @@ class Partial:
         """Adds bytes at the end. Raises OSError."""
         self._hash.update(data)
         view = memoryview(data)
-        while view:
-            view = view[os.write(self._fd, view) :]
+        try:
+            while view:
+                view = view[os.write(self._fd, view) :]
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                self.restart()  # somebody needs the space more than a later pull needs the half of a layer
+            error.filename = self._path
+            raise
         self.position += len(data)
 
     def restart(self) -> None:

@@ -93,7 +93,7 @@ class Reply:
         except PyrunError:
             body = b""
         self.close()
-        return refusal(self.host.name, self.status, body, what)
+        return refusal(self.host.name, self.status, body, what, self.host.login_name)
 
 
 def retry_after(text: str) -> float | None:

@@ -443,6 +443,45 @@ def test_a_registry_that_comes_back(store: ImageStore, tmp_path: Path) -> None:
         assert pulled.image.names
 
 
+def test_killed_at_any_time(store: ImageStore, registry: DockerRegistry, tmp_path: Path) -> None:
+    """kill -9 again and again, at whatever it is doing: the store is always whole, and at last the pull succeeds."""
+    put(registry, tmp_path, "killed:1", [BIG, APP])
+    rng = random.Random(5)
+    finished = 0
+    for _ in range(12):
+        child = os.fork()
+        if child == 0:
+            try:
+                get(store, registry, "killed:1")
+                os._exit(0)
+            finally:
+                os._exit(1)
+        time.sleep(rng.uniform(0.0, 0.5))
+        os.kill(child, signal.SIGKILL)
+        finished += os.waitpid(child, 0)[1] == 0
+        for image in store.list():
+            assert content(store, image.names[0], "app/main.py") == b"print()"
+    get(store, registry, "killed:1")
+    assert len(content(store, f"{registry.host}/killed:1", "big")) == 24 << 20
+    nothing_left(store)
+
+
+def test_a_full_disk(registry: DockerRegistry, tmp_path: Path) -> None:
+    """One line that says so; the space that the download took is given back."""
+    put(registry, tmp_path, "full:1", [BIG])
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", small], check=True)
+    try:
+        store = new_store(small)
+        with pytest.raises(PyrunError, match=r"pull .*full:1: no space left on device"):
+            get(store, registry, "full:1")
+        nothing_left(store)
+        assert os.statvfs(small).f_bavail * os.statvfs(small).f_frsize > 7 << 20
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
 # Peers --------------------------------------------------------------------------------------------------------------
 
 
