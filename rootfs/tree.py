@@ -313,6 +313,7 @@ class TreeWriter:
         if not target:
             raise entry.error("a hard link to the root directory")
         if target == entry.parts:
+            os.stat(name, dir_fd=parent, follow_symlinks=False)  # to itself: nothing to do, if it is there
             return
         source = open_directory(self.root_fd, b"/".join(target[:-1]))
         try:

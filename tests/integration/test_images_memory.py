@@ -10,6 +10,7 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -38,10 +39,12 @@ class Repeated(io.RawIOBase):
 def write_layer(path: Path, kind: str) -> None:
     """A gigabyte in nine large files and a thousand small ones."""
     with open(path, "wb") as file:
+        out: Any = file
         if kind == "gzip":
-            out = igzip.IGzipFile(fileobj=file, mode="wb", compresslevel=0)
-        else:
-            out = zstandard.ZstdCompressor(level=1).stream_writer(file, closefd=False) if kind == "zstd" else file
+            opened: Any = igzip.open  # has no types
+            out = opened(file, "wb", 0)
+        elif kind == "zstd":
+            out = zstandard.ZstdCompressor(level=1).stream_writer(file, closefd=False)
         with tarfile.open(fileobj=out, mode="w|") as archive:
             for number in range(9):
                 info = tarfile.TarInfo(f"big{number}")

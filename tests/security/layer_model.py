@@ -177,6 +177,8 @@ class Layer:
         if not target:
             raise Refused("the root")
         if target == path:
+            if old is None:
+                raise Refused("no target")
             return
         try:
             source = self.directory(target[:-1])

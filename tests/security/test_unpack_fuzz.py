@@ -127,7 +127,7 @@ PATH = st.one_of(
 )
 OUT = [b"..", b"../..", b"../../outside", b"/outside", b"/proc/self/root", b"../outside/a", b"/..", b"/etc", b"/"]
 TARGET = st.one_of(PLAIN, PLAIN, PATH, st.sampled_from(OUT), PLAIN.map(lambda path: b"/" + path))
-XATTRS = st.one_of(
+XATTRS: Any = st.one_of(
     st.just({}),
     st.just({}),
     st.fixed_dictionaries(
@@ -195,7 +195,7 @@ def member(entry: Made) -> bytes:
         fields |= {"devmajor": entry.device[0], "devminor": entry.device[1]}
     info, data = tars.member(name, entry.kind, data, **fields)
     info.pax_headers = pax
-    form = tarfile.PAX_FORMAT if pax or max(entry.meta) >= 2**21 else tarfile.GNU_FORMAT
+    form: Any = tarfile.PAX_FORMAT if pax or max(entry.meta) >= 2**21 else tarfile.GNU_FORMAT
     return info.tobuf(form, "utf-8", "surrogateescape") + data + bytes(-len(data) % 512)
 
 
