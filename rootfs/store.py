@@ -19,8 +19,9 @@ import os
 from pyrun.runtime.errors import Conflict, NotFound, PyrunError, UsageError
 from pyrun.runtime.events import step
 
-from . import collect, keeping, media, naming, refs
+from . import collect as collecting
 from . import image as images
+from . import keeping, media, naming, refs
 from .collect import Pruned
 from .disk import writing
 from .layers import Layers
@@ -61,9 +62,9 @@ class ImageStore:
     def list(self) -> Images:
         """Every image, newest first, but for those with a damaged manifest or config: resolve() by name tells why."""
         found = []
-        for group in self._groups(self.layout.index()).values():
+        for group in self.groups(self.layout.index()).values():
             try:
-                found.append(self._image(group))
+                found.append(self.image_of(group))
             except PyrunError:
                 continue
         return sorted(found, key=lambda image: image.created, reverse=True)
@@ -75,7 +76,7 @@ class ImageStore:
         ArchiveError.
         """
         descriptors = self.layout.index()
-        return self._image(self._find(text, descriptors))
+        return self.image_of(self.find(text, descriptors))
 
     def unpacked(self, image: Image) -> tuple[str, ...]:
         """The directories of the image's layers, lowest first, unpacking those that are missing. Call it inside hold().
@@ -102,9 +103,9 @@ class ImageStore:
         if name.digest:
             raise UsageError(f"cannot tag as '{target}'", "a tag has no digest")
         with writing(f"tag {source}"), self.layout.lock(), step("rootfs", f"tag {source} {name.familiar}"):
-            self._recover()
+            self.recover()
             descriptors = self.layout.index()
-            chosen = self._find(source, descriptors)[0]
+            chosen = self.find(source, descriptors)[0]
             self.layout.write_index(naming.renamed(descriptors, str(name), chosen))
 
     def remove(
@@ -125,30 +126,9 @@ class ImageStore:
 
         Blobs and layers that nothing else needs go too. Raises NotFound, Conflict (nothing is changed then), OSError.
         """
-        with (
-            writing(f"remove image {text}"),
-            self.layers.lock(blocking=True),
-            self.layout.lock(),
-            step("rootfs", "rmi"),
-        ):
-            self._recover()
-            descriptors = self.layout.index()
-            group = self._find(text, descriptors)
-            image_id = self._config_digest(group[0])
-            users = in_use(image_id)
-            doomed = self._doomed(text, group)
-            last = len(doomed) == len(group)
-            naming.check_removal(text, image_id, group, doomed, users, force)
-            lines = [f"Untagged: {refs.familiar(naming.name_of(item))}" for item in doomed if naming.name_of(item)]
-            left = [item for item in descriptors if not any(item is gone for gone in doomed)]
-            if last and users:
-                left.append(naming.nameless(group[0]))
-            self.layout.mark_garbage()
-            self.layout.write_index(left)
-            if last and not users:
-                lines.append(f"Deleted: {image_id}")
-            gone, _ = self._collect(layers_locked=True)
-            return lines + [f"Deleted: {chain_id}" for chain_id in gone]
+        from . import removing
+
+        return removing.remove(self, text, force, in_use)
 
     def prune(
         self,
@@ -162,32 +142,9 @@ class ImageStore:
         keep: whether an image stays all the same (filters by label or age). in_use: as for remove(). What the build
         cache keeps stays. Returns the lines that remove() gives, and the bytes that became free. Raises OSError.
         """
-        with (
-            writing("prune images"),
-            self.layers.lock(blocking=True),
-            self.layout.lock(),
-            step("rootfs", "prune images"),
-        ):
-            self._recover()
-            descriptors = self.layout.index()
-            doomed: Images = []
-            for group in self._groups(descriptors).values():
-                try:
-                    image = self._image(group)
-                except PyrunError:
-                    continue  # its manifest or config is damaged: nobody can say that it is not needed
-                if (all or not image.names) and not keep(image) and not in_use(image.id):
-                    doomed.append(image)
-            lines: Names = []
-            for image in doomed:
-                lines += [f"Untagged: {name}" for name in image.names] + [f"Deleted: {image.id}"]
-            ids = {image.id for image in doomed}
-            if ids:
-                self.layout.mark_garbage()
-                self.layout.write_index([d for d in descriptors if self._is_other(d, ids)])
-            gone, freed = self._collect(layers_locked=True)
-            freed += self.layout.remove_partial()
-        return Pruned((*lines, *(f"Deleted: {chain_id}" for chain_id in gone)), freed)
+        from . import removing
+
+        return removing.prune(self, all, keep, in_use)
 
     def usage(self) -> StoreUsage:
         """What the store takes, for `system df`; see usage.py."""
@@ -237,21 +194,9 @@ class ImageStore:
 
     def drop_kept(self, names: Iterable[str]) -> Pruned:
         """Forgets what is kept under these names, and removes what nobody else needs of it. Never inside hold()."""
-        with (
-            writing("drop build cache"),
-            self.layers.lock(blocking=True),
-            self.layout.lock(),
-            step("rootfs", "drop build cache"),
-        ):
-            self.layout.create()
-            self.layout.mark_garbage()
-            for name in names:
-                try:
-                    os.unlink(keeping.path_of(self.layout, name))
-                except FileNotFoundError:
-                    continue
-            gone, freed = self._collect(layers_locked=True)
-        return Pruned(tuple(f"Deleted: {chain_id}" for chain_id in gone), freed)
+        from . import removing
+
+        return removing.drop_kept(self, names)
 
     def find_blob(self, digest: str) -> str | None:
         """The path of a blob that the store has. It is safe from removal only while an ingest has it: Ingest.pin()."""
@@ -290,7 +235,7 @@ class ImageStore:
         if not self._unpack(ingest, image, unpacker):
             ingest.sync()
         with self.layout.lock(), step("rootfs", f"add image {refs.short_id(image.id)} {' '.join(names)}"):
-            self._recover()
+            self.recover()
             self.layout.create()
             descriptors = self.layout.index()
             descriptor = self._existing(descriptors, image.id) if not exact else None
@@ -310,7 +255,7 @@ class ImageStore:
                 descriptors = naming.renamed(descriptors, name, descriptor)
             self.layout.write_index(descriptors)
             group = [item for item in descriptors if item["digest"] == descriptor["digest"]]
-            return self._image(group)
+            return self.image_of(group)
 
     def _unpack(self, ingest: Ingest, image: Image, unpacker: Unpacker | None) -> bool:
         """Makes the layers of an image visible; whether any was new, and so everything was synced."""
@@ -371,26 +316,27 @@ class ImageStore:
 
         return inspection.history(self, image)
 
-    # Inside -------------------------------------------------------------------------------------------------------
+    # For its siblings here -----------------------------------------------------------------------------------------
 
-    def _groups(self, descriptors: Descriptors) -> dict[str, Descriptors]:
+    def groups(self, descriptors: Descriptors) -> dict[str, Descriptors]:
         """The image descriptors by image id; those whose manifest cannot be read are left out."""
         groups: dict[str, Descriptors] = {}
         for descriptor in descriptors:
             if descriptor.get("mediaType") not in media.INDEXES:
                 try:
-                    groups.setdefault(self._config_digest(descriptor), []).append(descriptor)
+                    groups.setdefault(self.config_digest(descriptor), []).append(descriptor)
                 except PyrunError:
                     continue
         return groups
 
-    def _config_digest(self, descriptor: Descriptor) -> str:
+    def config_digest(self, descriptor: Descriptor) -> str:
+        """The image's id."""
         known = naming.annotation(descriptor, media.CONFIG_DIGEST)
         if known:
             return known
         return images.manifest_blobs(self.layout.read_json(descriptor["digest"], self.limits))[0][0]
 
-    def _image(self, group: Descriptors) -> Image:
+    def image_of(self, group: Descriptors) -> Image:
         """The Image of descriptors that all stand for it."""
         digest = group[0]["digest"]
         manifest = self.layout.read_json(digest, self.limits)
@@ -402,16 +348,16 @@ class ImageStore:
         pulled = {text for item in group for text in naming.annotation(item, media.REPO_DIGESTS).split()}
         return image.replace(names=tuple(names), size=size, repo_digests=tuple(sorted(pulled)))
 
-    def _find(self, text: str, descriptors: Descriptors) -> Descriptors:
+    def find(self, text: str, descriptors: Descriptors) -> Descriptors:
         """The descriptors of the image that `text` names, the one that was named first."""
         prefix = refs.id_prefix(text)
         if not (len(prefix) == 64 or text.startswith("sha256:")):
             named = naming.by_name(text, descriptors, strict=not prefix)
             if named is not None:
-                same = self._groups(descriptors).get(self._config_digest(named), [named])
+                same = self.groups(descriptors).get(self.config_digest(named), [named])
                 return [named, *(item for item in same if item is not named)]
         if prefix:
-            groups = {key: group for key, group in self._groups(descriptors).items() if key[7:].startswith(prefix)}
+            groups = {key: group for key, group in self.groups(descriptors).items() if key[7:].startswith(prefix)}
             if len(groups) == 1:
                 return next(iter(groups.values()))
             if groups:
@@ -420,18 +366,11 @@ class ImageStore:
                 )
         raise naming.no_such_image(text, descriptors)
 
-    def _doomed(self, text: str, group: Descriptors) -> Descriptors:
-        """The descriptors that removing `text` removes: the named one, or all of them for an id."""
-        named = None
-        if not (text.startswith("sha256:") or refs.is_hex_id(text)):
-            named = naming.by_name(text, group, strict=False)
-        return [named] if named is not None else group
-
     def _existing(self, descriptors: Descriptors, image_id: str) -> Descriptor | None:
         """The descriptor of an image that is here already, if it is whole: loading a damaged one again repairs it."""
-        group = self._groups(descriptors).get(image_id)
+        group = self.groups(descriptors).get(image_id)
         try:
-            layers = self._image(group).layers if group else ()
+            layers = self.image_of(group).layers if group else ()
             sizes = [os.stat(self.layout.blob(layer.digest)).st_size for layer in layers]
         except (PyrunError, FileNotFoundError):
             return None
@@ -461,22 +400,16 @@ class ImageStore:
                 f"image layer {layer.digest}", "it is missing from the store", hint="load or pull the image again"
             ) from None
 
-    def _recover(self) -> None:
+    def recover(self) -> None:
         """Finishes what dead processes began; the layout's lock is held."""
-        if collect.needed(self.layout, self.layers):
-            self._collect(layers_locked=False)
+        if collecting.needed(self.layout, self.layers):
+            self.collect(layers_locked=False)
         self.layout.recover()
         self.layers.recover()
 
-    def _is_other(self, descriptor: Descriptor, ids: set[str]) -> bool:
-        """Whether a descriptor stands for none of these images."""
-        try:
-            return descriptor.get("mediaType") in media.INDEXES or self._config_digest(descriptor) not in ids
-        except PyrunError:
-            return True
-
-    def _collect(self, *, layers_locked: bool) -> tuple[Names, int]:
-        return collect.collect(self.layout, self.layers, self._used, layers_locked=layers_locked)
+    def collect(self, *, layers_locked: bool) -> tuple[Names, int]:
+        """Removes what nothing needs: see collect.collect(). The layout's lock is held."""
+        return collecting.collect(self.layout, self.layers, self._used, layers_locked=layers_locked)
 
     def _used(self, descriptor: Descriptor) -> tuple[Iterable[str], Iterable[str]]:
         """The blobs and the chain ids that a descriptor keeps alive. Raises PyrunError."""
