@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+
 from pyrun.runtime.engine import containers as c
 from pyrun.runtime.engine.create import now
 from pyrun.runtime.engine.written import written
@@ -60,7 +63,8 @@ def commit(
         with images.hold():
             found = written(paths, container_id, images)
             ingest.keep_layers(found.image.chain_ids)
-            layer = _pack(paths, found, ingest, pause=pause)
+            with _ending_in_order():
+                layer = _pack(paths, found, ingest, pause=pause)
         config = instructions.apply(container_config(found.container, found.image), changes)
         document = _document(found, layer, config, author, message)
         manifest = _manifest(found.image, layer, ingest, ingest.add_json(document))
@@ -83,6 +87,29 @@ def _pack(paths: Paths, found: Written, ingest: Ingest, *, pause: bool) -> NewLa
     finally:
         if frozen:
             stop.thaw_if_frozen(c.ContainerStore(paths), found.container.id)
+
+
+@contextlib.contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """SIGTERM and SIGHUP as an exception: a frozen container must be thawed first.
+
+    After SIGKILL it is shown as paused, and `unpause` thaws it.
+    """
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    signals = (signal.SIGTERM, signal.SIGHUP)
+    try:
+        before = [signal.signal(number, end) for number in signals]
+    except ValueError:  # only the main thread may; in another one it is for the program to decide
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
 
 
 def container_config(container: c.Container, image: Image) -> Config:

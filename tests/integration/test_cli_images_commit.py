@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import subprocess
 import tarfile
 import time
@@ -191,6 +192,29 @@ def test_a_commit_that_fails_changes_nothing(pyrun: Pyrun, base_image: str) -> N
         assert bad.rc in (1, 125)
         assert why in bad.err.lower()
     assert os.listdir(f"{pyrun.paths.data}/images/ingest") == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_commit_that_is_killed_leaves_the_container_usable(pyrun: Pyrun, base_image: str, number: int) -> None:
+    """^C and SIGTERM thaw it; after SIGKILL it is paused, for unpause. The next command finds a whole store."""
+    run(pyrun, "-d", "--name", "one", base_image, "sh", "-c", "truncate -s 20G /large; exec sleep 100")
+    deadline = time.monotonic() + 20
+    while pyrun.ok("diff", "one") != "A /large" and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process = pyrun.popen("commit", "one", "committed:1")
+    while pyrun.ok("inspect", "-f", "{{.State.Status}}", "one") != "paused" and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(number)
+    assert process.wait(20) in (130, 128 + number, -number)
+    status = pyrun.ok("inspect", "-f", "{{.State.Status}}", "one")
+    assert status == ("paused" if number == signal.SIGKILL else "running")
+    if status == "paused":
+        pyrun.ok("unpause", "one")
+    assert pyrun.ok("exec", "one", "echo", "alive") == "alive"
+    pyrun.ok("exec", "one", "rm", "/large")
+    pyrun.ok("commit", "one", "committed:2")
+    assert os.listdir(f"{pyrun.paths.data}/images/ingest") == []
+    assert pyrun("image", "inspect", "committed:1").rc == 1
 
 
 def test_diff_of_containers_and_images(pyrun: Pyrun, base_image: str) -> None:
