@@ -159,7 +159,12 @@ class Work:
 
         self.check()
         policy: Any = "always" if self.options.pull else "missing"
-        image = pulling.ensure(self.paths, text, policy=policy, platform=platform, progress=PullView(vertex))
+        try:
+            image = pulling.ensure(self.paths, text, policy=policy, platform=platform, progress=PullView(vertex))
+        except NotFound as error:
+            if not platform:
+                raise
+            raise NotFound(f"no image '{text}' for {platform}", error.why or error.what, hint=error.hint) from error
         ingest = self.ingest
         with self.store.hold():
             ingest.keep_layers(image.chain_ids)
