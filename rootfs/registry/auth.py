@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 CLIENT_ID = "pyrun"
 MAX_TOKEN = 1 << 20  # bytes of a token server's answer; cloud registries' tokens reach some 10 KiB
 MARGIN_S = 5.0  # before a token ends it is not used any more
+FRESH_S = 10.0  # a token that is refused sooner will not do; one that is refused later may have been revoked
 DEFAULT_LIFE_S = 60.0  # token spec: for compatibility with servers that do not say
 
 
@@ -90,6 +91,7 @@ class Auth:
         self._lock = threading.Lock()
         self._header = ""
         self._expires = float("inf")
+        self._since = 0.0
         self._bearer: Challenge | None = None
 
     def credentials(self) -> Credentials | None:
@@ -120,7 +122,7 @@ class Auth:
                 bearer = offered["bearer"]
                 wanted = bearer.parameters.get("scope", "").split()
                 fresh = [scope for scope in wanted if not any(_covers(known, scope) for known in self._scopes)]
-                if sent.startswith("Bearer ") and not fresh and time.monotonic() < self._expires:
+                if sent.startswith("Bearer ") and not fresh and time.monotonic() < self._since + FRESH_S:
                     raise self._denied(host)  # the token was fetched for just this
                 self._scopes += fresh
                 self._bearer = bearer
@@ -165,7 +167,8 @@ class Auth:
         if not isinstance(life, int | float) or isinstance(life, bool) or life <= 0:
             life = DEFAULT_LIFE_S
         self._header = f"Bearer {token}"
-        self._expires = time.monotonic() + max(life - MARGIN_S, life / 2)
+        self._since = time.monotonic()
+        self._expires = self._since + max(life - MARGIN_S, life / 2)
 
     def _get(self, host: Host, realm: str, service: str, found: Credentials | None) -> dict[str, Any]:
         from urllib.parse import urlencode

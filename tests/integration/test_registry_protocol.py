@@ -179,6 +179,25 @@ def test_tokens_that_end_soon(store: ImageStore, server: Scripted) -> None:
     assert len(tokens.asked) >= 2
 
 
+def test_a_token_that_is_revoked(store: ImageStore, server: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token that was good for a while and is refused now is replaced once."""
+    from pyrun.rootfs.registry import auth
+
+    monkeypatch.setattr(auth, "FRESH_S", 0.0)  # "a while"
+    image = server.image("app", "1", [LAYER])
+    tokens = Tokens(server)
+
+    def revoking(request: Request) -> None:
+        tokens.given.clear()
+        tokens.given["none"] = set()
+        server.honest(request)
+
+    server.on("GET", "/manifests/", revoking)
+    pulled = pull(store, refs.parse(f"{server.host}/app:1"), registries=configured(server.host), patience=QUICK)
+    assert pulled.digest == image.digest
+    assert len(tokens.asked) == 2
+
+
 def test_a_push_asks_for_all_it_needs_at_once(store: ImageStore, server: Scripted) -> None:
     """pull,push for the repository; pull of the repository that a layer is mounted from."""
     load(store, [LAYER])

@@ -390,6 +390,32 @@ def test_a_host_that_asks_after_a_redirect_gets_nothing(
     assert "authorization" not in other.seen[0].headers
 
 
+def test_a_mirror_gets_no_credentials_of_the_registry(
+    store: ImageStore, server: Scripted, other: Scripted, login: Callable[..., None]
+) -> None:
+    """One that asks for a password is given none, told no token server's, and passed over."""
+    login(server.host)
+    asks_for_basic(server)
+    image = server.image("app", "1", [LAYER])
+    other.on("GET HEAD", "/v2/app", lambda r: r.answer(401, www_authenticate='Basic realm="x"'))
+    registries = configured(server.host, mirrors=[other.host])
+    assert get(store, server, registries=registries).digest == image.digest
+    assert other.seen
+    assert all("authorization" not in seen.headers for seen in other.seen)
+
+
+def test_a_mirror_that_lies(store: ImageStore, server: Scripted, other: Scripted) -> None:
+    """Its layer is not what the manifest says: the registry's is taken, and nothing of the mirror's is kept."""
+    image = server.image("app", "1", [LAYER])
+    other.image("app", "1", [LAYER])
+    data = image.layers[0]
+    other.blobs[tars.sha256(data)] = bytes(len(data))
+    registries = configured(server.host, mirrors=[other.host])
+    assert get(store, server, registries=registries).digest == image.digest
+    assert len(other.requests("GET", layer_path(image))) == 1
+    assert len(server.requests("GET", layer_path(image))) == 1
+
+
 @pytest.mark.parametrize(
     "target", ["file:///etc/passwd", "ftp://127.0.0.1/x", "gopher://127.0.0.1/x", "unix:/run/x", "http://", "//", "x:y"]
 )
