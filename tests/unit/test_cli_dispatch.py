@@ -103,7 +103,7 @@ def test_help_for_a_group(flag: str, capsys: pytest.CaptureFixture[str]) -> None
             "hint: there are bridge",
         ),
         (("volume", "search"), "pyrun: unknown command 'volume search'", "hint: pyrun --help lists the commands"),
-        (("image",), "pyrun: image: needs a command", "hint: one of ls, "),
+        (("image",), "pyrun: image: needs a command", "hint: one of build, ls, "),
         (("--frob",), "pyrun: unknown flag --frob", "hint: pyrun --help lists the global flags"),
         (("ps", "--al"), "pyrun: ps: unknown flag --al", "hint: did you mean --all?"),
         (("ps", "web"), "pyrun: ps: takes no arguments, got 'web'", "hint: pyrun ps [OPTIONS]"),
