@@ -133,6 +133,7 @@ class _Scan:
         except OSError as error:
             raise cannot_read(self.tree, source, error) from error
         selection = None if self.selection.everything else self.selection
+        directories: list[tuple[str, bytes, bool]] = []  # after the files, in the order in which both are written
         for name in sorted(children):
             child, layer, parts = children[name]
             selected = descend = True
@@ -142,7 +143,7 @@ class _Scan:
             encoded = os.fsencode(name)
             if parts:
                 if descend:
-                    found += self._folder(directory, (*source, encoded), place, child, parts, inside, depth, selected)
+                    directories.append((name, encoded, selected))
             elif selected:
                 if stat.S_ISREG(child.st_mode) and encoded[:4] != b".wh.":
                     item = Item(encoded, child, layer)
@@ -153,6 +154,10 @@ class _Scan:
                 if child.st_nlink > 1:
                     item.same = self._linked(child, place, encoded)
                 here.files.append(item)
+        for name, encoded, selected in directories:
+            child, _, parts = children[name]
+            inside = f"{below}/{name}" if below else name
+            found += self._folder(directory, (*source, encoded), place, child, parts, inside, depth, selected)
         if not wanted and not here.files and len(found) == 1:
             return []
         return found

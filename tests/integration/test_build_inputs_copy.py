@@ -262,6 +262,16 @@ def test_hard_links_special_files_holes_and_attributes_are_kept(tmp_path: Path) 
     assert sorted(os.listdir(made)) == ["holes", "null", "one", "pipe", "two"]
 
 
+def test_hard_links_across_directories(tmp_path: Path) -> None:
+    """Whichever name sorts first, the file is written before it is linked to; each source stands for itself."""
+    build = Build(tmp_path, {"h/1": "same", "h/2": ("hard", "h/1"), "hh": ("hard", "h/1"), "a/z": ("hard", "h/1")})
+    assert build.copy(".", to="/t") == {
+        "t": "/", "t/a": "/", "t/a/z": "same", "t/h": "/", "t/h/1": "= t/a/z", "t/h/2": "= t/a/z", "t/hh": "= t/a/z",
+    }  # fmt: skip
+    assert build.copy("h", "hh", to="/t/") == {"t": "/", "t/1": "same", "t/2": "= t/1", "t/hh": "same"}
+    assert build.copy(".", to="/t", ignore="hh\na\nh/1") == {"t": "/", "t/h": "/", "t/h/2": "same"}
+
+
 def test_times_are_kept_and_new_directories_get_the_epoch(tmp_path: Path) -> None:
     """A file keeps its time; a directory that no source has gets SOURCE_DATE_EPOCH."""
     build = Build(tmp_path, {"f": "f"})
