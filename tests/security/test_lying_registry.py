@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A registry that lies: each lie ends in one clear line and an unchanged store.
 
-CVE-2021-41190 (manifest or index), CVE-2024-3727 (unverified digests), and what every client of a hostile server has to expect.
+CVE-2021-41190 (manifest or index), CVE-2024-3727 (unverified digests), and what else a client has to expect.
 """
 
 from __future__ import annotations
