@@ -8,9 +8,12 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import half_started
 from pyrun.rootfs.layers import Layers
 from pyrun.rootfs.store import ImageStore
+from pyrun.runtime.engine import containers as c
 from pyrun.runtime.engine.build.execute import RunRequest, execute
+from pyrun.runtime.errors import PyrunError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,6 +74,27 @@ class Steps:
     def on(self, *lowers: str | Path) -> Steps:
         """Steps on further layers above these."""
         return Steps(self.paths, (*self.lowers, *map(str, lowers)))
+
+
+def running(paths: Paths, name: str = "") -> int:
+    """The pid of a step that runs its program (of this name), 0 while there is none."""
+    store = c.ContainerStore(paths)
+    for container_id in store.ids():
+        try:
+            state = store.load_state(container_id)
+        except PyrunError:
+            continue  # just made, or removed
+        comm = half_started.comm(state.pid) if state.running else ""
+        if comm and comm not in half_started.INITS and name in ("", comm):
+            return state.pid
+    return 0
+
+
+def wait_until_running(paths: Paths, name: str = "") -> int:
+    """running(), when there is one."""
+    pid = half_started.until(lambda: running(paths, name), f"a step to run {name or 'its program'}")
+    assert isinstance(pid, int)
+    return pid
 
 
 def below(top: str) -> Iterator[str]:

@@ -12,10 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import build_steps
-import half_started
 import leftovers
-import machine
-from pyrun.runtime.engine import containers as c
 from pyrun.runtime.engine.build.execute import RunRequest, execute
 from pyrun.runtime.engine.build.failure import Cancelled
 from pyrun.runtime.errors import NotFound, StartError, UsageError
@@ -27,7 +24,6 @@ if TYPE_CHECKING:
 
     from build_steps import Steps
     from cli import Pyrun
-    from pyrun.runtime.paths import Paths
 
 pytestmark = requires(root=True)
 
@@ -60,7 +56,7 @@ def test_death_by_signal(steps: Steps) -> None:
     ended: list[int] = []
 
     def kill() -> None:
-        pid = running_pid(steps.paths)
+        pid = build_steps.wait_until_running(steps.paths)
         os.kill(pid, signal.SIGKILL)
         ended.append(pid)
 
@@ -69,19 +65,6 @@ def test_death_by_signal(steps: Steps) -> None:
     assert steps("/bin/sleep", "1000").code == 137
     killer.join()
     assert ended
-
-
-def running_pid(paths: Paths) -> int:
-    """The pid of the one step that runs, once it runs its program."""
-    store = c.ContainerStore(paths)
-    deadline = time.monotonic() + 20 * machine.slowness()
-    while time.monotonic() < deadline:
-        for container_id in store.ids():
-            state = store.load_state(container_id)
-            if state.running and half_started.comm(state.pid) not in half_started.INITS:
-                return state.pid
-        time.sleep(0.01)
-    raise AssertionError("no step runs")
 
 
 def test_what_is_left_running_ends_with_the_step(steps: Steps) -> None:

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import build_steps
 import half_started
 import leftovers
 import machine
-from pyrun.runtime.engine import containers as c
 from pyrun.runtime.engine.build import debug
-from pyrun.runtime.errors import PyrunError
 from requires import requires
 
 if TYPE_CHECKING:
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cli import Pyrun
-    from pyrun.runtime.paths import Paths
 
 pytestmark = requires(root=True)
 
@@ -52,19 +50,6 @@ def dockerfile(directory: Path, text: str) -> str:
     return str(directory)
 
 
-def program_runs(paths: Paths, name: str) -> int:
-    """The pid of a step's program of this name, 0 while there is none."""
-    store = c.ContainerStore(paths)
-    for container_id in store.ids():
-        try:
-            pid = store.load_state(container_id).pid
-        except PyrunError:
-            continue  # made or removed just now
-        if pid and half_started.comm(pid) == name:
-            return pid
-    return 0
-
-
 def workers(pyrun: Pyrun) -> list[int]:
     """The monitor's workers."""
     monitor = half_started.monitor_pid(pyrun)
@@ -75,7 +60,7 @@ def test_interrupting_a_build_ends_its_step(builder: Pyrun, tmp_path: Path) -> N
     """^C: the step's processes are gone at once, and nothing is left."""
     context = dockerfile(tmp_path, "FROM busybox\nRUN trap '' INT TERM; exec sleep 1000\n")
     process = builder.popen("build", context)
-    pid = half_started.until(lambda: program_runs(builder.paths, "sleep"), "the step to run")
+    pid = build_steps.wait_until_running(builder.paths, "sleep")
     begun = time.monotonic()
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=SOON_S * machine.slowness())
@@ -88,7 +73,7 @@ def test_a_builds_worker_that_is_killed(builder: Pyrun, tmp_path: Path) -> None:
     """kill -9: the monitor removes the step, its address and its half-made layer; the next build works."""
     context = dockerfile(tmp_path, "FROM busybox\nRUN --mount=type=cache,target=/c,sharing=locked exec sleep 1000\n")
     process = builder.popen("build", context)
-    pid = half_started.until(lambda: program_runs(builder.paths, "sleep"), "the step to run")
+    pid = build_steps.wait_until_running(builder.paths, "sleep")
     (worker,) = workers(builder)
     os.kill(worker, signal.SIGKILL)
     assert process.wait(SOON_S * machine.slowness()) != 0
@@ -104,7 +89,7 @@ def test_a_monitor_that_is_killed_during_a_step(builder: Pyrun, tmp_path: Path) 
     """kill -9 of the monitor: its worker ends the build and cleans up; the next build works."""
     context = dockerfile(tmp_path, "FROM busybox\nRUN exec sleep 1000\n")
     process = builder.popen("build", context)
-    pid = half_started.until(lambda: program_runs(builder.paths, "sleep"), "the step to run")
+    pid = build_steps.wait_until_running(builder.paths, "sleep")
     os.kill(half_started.monitor_pid(builder), signal.SIGKILL)
     assert process.wait(SOON_S * machine.slowness()) != 0
     process.communicate()

@@ -25,6 +25,8 @@ from pyrun.runtime.engine.finish import recover
 from requires import requires
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from build_steps import Steps
     from cli import Pyrun
     from pyrun.runtime.events import Event
@@ -39,16 +41,32 @@ MOUNTS = (
 )
 
 
+forked: list[int] = []
+
+
 @pytest.fixture
-def steps(pyrun: Pyrun, base_image: str) -> Steps:
-    """Steps on the busybox image."""
-    return build_steps.of_image(pyrun.paths, base_image)
+def steps(pyrun: Pyrun, base_image: str) -> Iterator[Steps]:
+    """Steps on the busybox image. The processes of a test that has failed are killed, and cleaned up behind."""
+    yield build_steps.of_image(pyrun.paths, base_image)
+    while forked:
+        kill_and_reap(forked.pop())
+    recover(pyrun.paths)
+
+
+def kill_and_reap(pid: int) -> None:
+    """kill -9 of a child, if it has not ended."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    except (ProcessLookupError, ChildProcessError):
+        pass
 
 
 def fork_step(steps: Steps, script: str, die_at: int = 0) -> int:
     """A process that runs a step and kills itself right after the host's `die_at`th event (0: never); its pid."""
     pid = os.fork()
     if pid:
+        forked.append(pid)
         return pid
     try:
         seen = 0
@@ -85,6 +103,7 @@ def test_killed_after_each_of_its_steps(steps: Steps) -> None:
     for die_at in range(1, 200):
         pid = fork_step(steps, "echo x >/file; echo y >/cache/y", die_at)
         _, status = os.waitpid(pid, 0)
+        forked.remove(pid)
         code = os.waitstatus_to_exitcode(status)
         assert code in (0, -signal.SIGKILL), code
         assert_recovered(steps.paths, f"step {die_at}")
@@ -96,25 +115,11 @@ def test_killed_after_each_of_its_steps(steps: Steps) -> None:
 def test_killed_in_the_middle(steps: Steps) -> None:
     """The program and what it started go with the worker, at the next recover()."""
     pid = fork_step(steps, "trap '' TERM HUP; sleep 1000 & sleep 1000")
-    inside = running(steps.paths)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
+    inside = build_steps.wait_until_running(steps.paths)
+    kill_and_reap(pid)
     assert half_started.alive(inside)
     assert_recovered(steps.paths, "kill -9 in the middle")
     half_started.until(lambda: not half_started.alive(inside), "the program to end")
-
-
-def running(paths: Paths) -> int:
-    """The pid of the one step that runs, once it runs its program."""
-    store = c.ContainerStore(paths)
-
-    def look() -> int:
-        states = [store.load_state(one) for one in store.ids()]
-        return next((s.pid for s in states if s.running and half_started.comm(s.pid) not in half_started.INITS), 0)
-
-    found = half_started.until(look, "a step that runs")
-    assert isinstance(found, int)
-    return found
 
 
 def test_recover_leaves_a_living_workers_step_alone(steps: Steps) -> None:
@@ -123,7 +128,7 @@ def test_recover_leaves_a_living_workers_step_alone(steps: Steps) -> None:
     script = "sleep 1.5; ip -4 addr show eth0 | grep inet; cat /sys/fs/cgroup/cgroup.procs | wc -l; echo done"
     thread = threading.Thread(target=lambda: ran.append(steps.sh(script, network="default")))
     thread.start()
-    running(steps.paths)
+    build_steps.wait_until_running(steps.paths)
     for _ in range(3):
         recover(steps.paths)
         time.sleep(0.1)
@@ -137,14 +142,13 @@ def test_recover_leaves_a_living_workers_step_alone(steps: Steps) -> None:
 def test_recover_does_not_wait_for_a_step(steps: Steps) -> None:
     """A step that runs for minutes, or waits for a cache, holds up nobody."""
     holder = fork_step(steps, "sleep 1000")
-    running(steps.paths)
+    build_steps.wait_until_running(steps.paths)
     waiting = fork_step(steps, "true")
     half_started.until(lambda: len(c.ContainerStore(steps.paths).ids()) == 2, "the step to wait for its cache")
     begun = time.monotonic()
     recover(steps.paths)
     assert time.monotonic() - begun < 5 * machine.slowness()
     assert len(c.ContainerStore(steps.paths).ids()) == 2
-    os.kill(holder, signal.SIGKILL)
-    os.waitpid(holder, 0)
+    kill_and_reap(holder)
     assert os.waitpid(waiting, 0)[1] == 0
     assert_recovered(steps.paths, "a step that had to wait")
