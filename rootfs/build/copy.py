@@ -19,6 +19,7 @@ import os
 import stat
 
 from pyrun.rootfs.entry import show
+from pyrun.rootfs.limits import DEFAULT_LIMITS
 from pyrun.runtime.errors import Conflict, UsageError
 from pyrun.runtime.record import Record
 
@@ -173,6 +174,8 @@ class _Planner:
             self.base = target.resolve(_components(asked))
         except OSError as error:
             raise Conflict(f"copy to '{asked}'", (error.strerror or str(error)).lower()) from error
+        if len(self.base) > DEFAULT_LIMITS.max_depth:
+            raise UsageError(f"copy to '{asked}'", f"more than {DEFAULT_LIMITS.max_depth} levels deep")
 
     def source(self, text: str) -> None:
         """Everything that one source stands for."""
@@ -354,7 +357,7 @@ class _Planner:
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 return ""
-            raise
+            raise Conflict(f"copy to '/{_text(path)}'", (error.strerror or str(error)).lower()) from error
         return "" if child is None else "directory" if child[2] else "other"
 
     def _make(self, path: Path) -> None:
@@ -398,7 +401,7 @@ class _Planner:
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 return None
-            raise
+            raise Conflict(f"copy to '/{_text(place)}'", (error.strerror or str(error)).lower()) from error
 
     def _not_directory(self, place: Path) -> Conflict:
         return Conflict(f"copy a directory to '/{_text(place)}'", "a file or symlink has that name in the image")

@@ -102,7 +102,7 @@ def scan(tree: Tree, directory: Directory, source: Path, place: Path, selection:
 
     Raises PyrunError for what cannot be read, for a whiteout's name, and for more levels than a layer may have.
     """
-    return _Scan(tree, selection).folders(directory, source, place, None, "", 0, True)
+    return _Scan(tree, selection).folders(directory, source, place, None, "", True)
 
 
 class _Scan:
@@ -118,12 +118,11 @@ class _Scan:
         place: Path,
         info: os.stat_result | None,
         below: str,
-        depth: int,
         wanted: bool,
     ) -> list[Folder]:
         here = Folder(source, place, info)
         found = [here]
-        if depth > DEFAULT_LIMITS.max_depth:
+        if len(place) > DEFAULT_LIMITS.max_depth or len(source) > DEFAULT_LIMITS.max_depth:
             raise PyrunError(
                 f"copy '{show(source)}' of {self.tree.name}", f"more than {DEFAULT_LIMITS.max_depth} levels deep"
             )
@@ -157,7 +156,7 @@ class _Scan:
         for name, encoded, selected in directories:
             child, _, parts = children[name]
             inside = f"{below}/{name}" if below else name
-            found += self._folder(directory, (*source, encoded), place, child, parts, inside, depth, selected)
+            found += self._folder(directory, (*source, encoded), place, child, parts, inside, selected)
         if not wanted and not here.files and len(found) == 1:
             return []
         return found
@@ -170,7 +169,6 @@ class _Scan:
         info: os.stat_result,
         parts: tuple[int, ...],
         inside: str,
-        depth: int,
         selected: bool,
     ) -> list[Folder]:
         check_name(self.tree, source)
@@ -179,7 +177,7 @@ class _Scan:
         except OSError as error:
             raise cannot_read(self.tree, source, error) from error
         with directory:
-            found = self.folders(directory, source, (*place, source[-1]), info, inside, depth + 1, selected)
+            found = self.folders(directory, source, (*place, source[-1]), info, inside, selected)
             if found:
                 found[0].attributes = xattrs.get(directory.fds[0])
             return found

@@ -262,6 +262,11 @@ def test_deep_and_long_names_end_in_an_error(tmp_path: Path) -> None:
         build.plan(tree, "x" * 5000)
     with build.tree() as tree, pytest.raises(PyrunError):
         build.plan(tree, "a\0b")
+    (build.context / "f").write_text("f")
+    for to in ("/" + "y" * 300, "/" + "y" * 300 + "/", "/y\0", "/" + "y/" * 900, "/" + "y/" * 3000):
+        build.fs.mkdir(exist_ok=True)
+        with build.tree() as tree, pytest.raises(PyrunError):
+            copy.apply(build.plan(tree, "f", to=to), str(build.fs), [])
 
 
 def test_symlink_loops_end(tmp_path: Path) -> None:
