@@ -48,10 +48,18 @@ class Prepared(Record):
     gid: int
 
 
-def prepare(paths: Paths, container: c.Container, layers: tuple[str, ...], *, write: bool = True) -> Prepared:
+def prepare(
+    paths: Paths,
+    container: c.Container,
+    layers: tuple[str, ...],
+    *,
+    write: bool = True,
+    instead: tuple[tuple[str, steps.Step], ...] = (),
+) -> Prepared:
     """The spec and the plan of a container; writes its config.json, unless it is only looked at.
 
-    `layers` are the image's unpacked layers, lowest first. Raises what resolve() and validate() raise.
+    `layers` are the image's unpacked layers, lowest first; `instead` as in plan.Extras. Raises what resolve() and
+    validate() raise.
     """
     directory = paths.container(container.id)
     root_dirs = (f"{directory}/upper", *reversed(layers))
@@ -66,7 +74,7 @@ def prepare(paths: Paths, container: c.Container, layers: tuple[str, ...], *, wr
     return Prepared(
         container=container,
         spec=parsed,
-        plan=plan.plan(parsed, extras(paths, container, parsed, root_dirs)),
+        plan=plan.plan(parsed, extras(paths, container, parsed, root_dirs).replace(instead=instead)),
         root_dirs=root_dirs,
         uid=resolved.uid,
         gid=resolved.gid,

@@ -144,10 +144,12 @@ class Shell:
 
 
 FAILS = """FROM busybox AS base
-ENV WHO=builder
 RUN echo base >/base
+FROM busybox
+ENV WHO=builder
 WORKDIR /work
-RUN --mount=type=cache,target=/cache --mount=type=secret,id=key echo half >half; echo kept >/cache/kept; exit 9
+RUN --mount=type=cache,target=/cache --mount=type=secret,id=key --mount=from=base,source=/base,target=/mnt/base \
+    echo half >half; echo kept >/cache/kept; exit 9
 """
 
 
@@ -163,7 +165,7 @@ def test_a_shell_where_a_step_failed(builder: Pyrun, tmp_path: Path) -> None:
         shell = Shell(builder)
         shell.expect(b"secret on /run/secrets/key")
         shell.expect(b"# ")
-        os.write(shell.master, b'echo "[$WHO $(pwd) $(cat half /base /cache/kept | tr "\\n" " ")$(ls | wc -l)]"\n')
+        os.write(shell.master, b'echo "[$WHO $(pwd) $(cat half /mnt/base /cache/kept | tr "\\n" " ")$(ls | wc -l)]"\n')
         shell.expect(b"[builder /work half base kept 1]")
         os.write(shell.master, b"rm half; touch other; exit 7\n")
         assert shell.end() == 7

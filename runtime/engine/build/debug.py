@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from pyrun.rootfs.claims import Scratch
     from pyrun.runtime.monitor.worker import WorkerLink
+    from pyrun.runtime.oci.steps import Step
     from pyrun.runtime.paths import Paths
 
 KEPT = 3
@@ -59,6 +60,7 @@ class FailedState(Record):
     add_hosts: tuple[tuple[str, str], ...] = ()
     entitlements: tuple[str, ...] = ()
     caches: tuple[tuple[str, str], ...] = ()  # (target, directory of the cache)
+    binds: tuple[tuple[str, str, bool, tuple[str, ...]], ...] = ()  # of stages: target, source, read-only, chain ids
     left_out: tuple[str, ...] = ()  # mounts that a later shell cannot have, as "secret on /run/secrets/x"
 
 
@@ -76,6 +78,8 @@ def save_failed(paths: Paths, scratch: Scratch, request: RunRequest, where: str)
     The layers of `request.lowers` are in the store. Raises PyrunError, OSError; then nothing is kept.
     """
     layers = tuple(chain_id(path) for path in request.lowers)
+    of_stages = [mount for mount in request.mounts if mount.type == mounts.BIND and in_store(paths, mount.lowers)]
+    binds = tuple((m.target, m.source, m.readonly, tuple(map(chain_id, m.lowers))) for m in of_stages)
     state = FailedState(
         id=os.urandom(6).hex(), where=where, created_at=time.time(), layers=layers, argv=request.argv,
         env=request.env, workdir=request.workdir, user=request.user, network=request.network,
@@ -83,13 +87,16 @@ def save_failed(paths: Paths, scratch: Scratch, request: RunRequest, where: str)
         caches=tuple(cache_of(paths, mount) for mount in request.mounts if mount.type == mounts.CACHE),
         left_out=tuple(
             f"{mount.type} on {mount.target or '$' + mount.env}"
-            for mount in request.mounts if mount.type in (mounts.BIND, mounts.SECRET, mounts.SSH, mounts.FILE)
+            for mount in request.mounts
+            if mount not in of_stages and mount.type not in (mounts.CACHE, mounts.TMPFS)
         ),
+        binds=binds,
     )  # fmt: skip
     target = files.private_dir(directory(paths, state.id))
     try:
-        if layers:
-            ImageStore(paths).keep(None, f"failed-{state.id}", layers=layers, blobs=(), data={"where": where})
+        needed = dict.fromkeys((*layers, *(layer for bind in binds for layer in bind[3])))
+        if needed:
+            ImageStore(paths).keep(None, f"failed-{state.id}", layers=list(needed), blobs=(), data={"where": where})
         kept = scratch.keep()
         os.rename(f"{kept}/fs", f"{target}/fs")
         remove_path(kept)
@@ -107,6 +114,11 @@ def save_failed(paths: Paths, scratch: Scratch, request: RunRequest, where: str)
 def chain_id(layer: str) -> str:
     """The chain id of a layer's directory, layers/<hex>/fs."""
     return "sha256:" + os.path.basename(os.path.dirname(layer))
+
+
+def in_store(paths: Paths, lowers: tuple[str, ...]) -> bool:
+    """Whether these directories are layers, and no build context."""
+    return all(path.startswith(f"{paths.data}/layers/") for path in lowers)
 
 
 def cache_of(paths: Paths, mount: mounts.RunMount) -> tuple[str, str]:
@@ -192,7 +204,10 @@ def shell(paths: Paths, link: WorkerLink, state: FailedState, command: tuple[str
             for name in ("upper", "work", "rootfs", "log"):
                 os.mkdir(f"{paths.container(container.id)}/{name}", 0o755 if name in ("upper", "rootfs") else 0o700)
             stubs.like_below(f"{paths.container(container.id)}/upper", layers)
-            _Shell(paths, store, container, store.load_state(container.id), link, layers).begin()
+            arranged = mounts.arrange(paths, container.id, mounts_of(paths, state))
+            container = container.replace(mounts=(*container.mounts, *arranged.points))
+            state_now = store.load_state(container.id)
+            _Shell(paths, store, container, state_now, link, layers, tuple(arranged.instead)).begin()
         except BaseException as error:
             try:
                 remove(paths, container.id, force=True, volumes=True, link=link)
@@ -200,6 +215,15 @@ def shell(paths: Paths, link: WorkerLink, state: FailedState, command: tuple[str
                 error.add_note(f"clean-up: {problem}")
             raise
     return container.id
+
+
+def mounts_of(paths: Paths, state: FailedState) -> list[mounts.RunMount]:
+    """What the step had mounted from stages and images."""
+    fs = ImageStore(paths).layers.fs
+    return [
+        mounts.RunMount(mounts.BIND, target, readonly, tuple(map(fs, layers)), source, "a stage of the build")
+        for target, source, readonly, layers in state.binds
+    ]
 
 
 def find_shell(layers: tuple[str, ...]) -> str:
@@ -249,10 +273,11 @@ class _Shell(Start):
 
     def __init__(
         self, paths: Paths, store: c.ContainerStore, container: c.Container, state: c.State, link: WorkerLink,
-        layers: tuple[str, ...],
+        layers: tuple[str, ...], instead: tuple[tuple[str, Step], ...],
     ) -> None:  # fmt: skip
         super().__init__(paths, store, container, state, link)
         self._layers = layers
+        self._instead = instead
 
     def begin(self) -> None:
         """start(), without what is only for a second one."""
@@ -265,4 +290,4 @@ class _Shell(Start):
 
     def prepare(self) -> Prepared:
         network.write_etc_files(self.paths, self.container, None)
-        return prepare(self.paths, self.container, self._layers)
+        return prepare(self.paths, self.container, self._layers, instead=self._instead)
