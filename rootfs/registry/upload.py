@@ -90,7 +90,8 @@ class Blobs:
     def begin(self) -> str:
         """A new upload session; its URL."""
         with self.host.post(f"{self.path}/uploads/", headers=BINARY) as reply:
-            _expect(reply, 202)
+            if reply.status != 202:
+                raise reply.refusal()  # asked several times already
             return self.location(reply)
 
     def finish(self, location: str, digest: str) -> None:
@@ -199,7 +200,7 @@ class _Sending:
         if not location or self.host.cancelled:
             return
         try:
-            with self.host.get(location) as reply:
+            with self.host.request("GET", location, retry=False) as reply:
                 first, dash, last = reply.headers.get("Range", "").removeprefix("bytes=").partition("-")
                 if reply.status == 204 and first == "0" and dash and last.isascii() and last.isdecimal():
                     self.location = self.blobs.location(reply) if "Location" in reply.headers else location

@@ -330,6 +330,17 @@ def test_a_digest_the_registry_does_not_find(store: ImageStore, server: Scripted
         send(store, server)
 
 
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+def test_uploads_that_fail_for_ever(store: ImageStore, server: Scripted, method: str) -> None:
+    """Tried as often as it should be, and then told; the store does not claim that the image is there."""
+    load(store, [LAYER])
+    server.on(method, "/blobs/uploads/", lambda request: request.answer(503))
+    with pytest.raises(PyrunError, match=r"it is not available \(503\)"):
+        send(store, server)
+    assert len(server.requests(method)) == QUICK.attempts
+    assert store.resolve("mine:1").repo_digests == ()
+
+
 # Proxies ------------------------------------------------------------------------------------------------------------
 
 
