@@ -40,10 +40,12 @@ _CONFIG = (
     "core.autocrlf=false",
     "advice.detachedHead=false",
     "fetch.fsckObjects=true",
-    "transfer.fsckObjects=true",
     "http.followRedirects=initial",  # as git's default, said here: a redirect of a later request is refused
     "init.defaultBranch=main",
-)
+    # old tools wrote these into histories that many still have; none of them is dangerous
+    *(f"fetch.fsck.{what}=ignore" for what in ("badDate", "badDateOverflow", "badEmail", "badName", "badTimezone",
+      "missingEmail", "missingSpaceBeforeDate", "missingSpaceBeforeEmail", "zeroPaddedFilemode")),
+)  # fmt: skip
 
 
 def clone(
@@ -89,6 +91,7 @@ def clone(
             git.run(["submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"])
     if not keep:
         _remove_git(top)
+    os.chmod(top, 0o755)  # RUN --mount=type=bind shows it to any user of a container
     return _inside(top, repository)
 
 

@@ -4,10 +4,10 @@
 A file is taken for unchanged if device, inode, size, mtime and ctime are what they were, in nanoseconds. Nobody can set
 a ctime, but timestamps only move with the kernel's clock tick: a file that is written a second time within one tick
 looks unchanged (git calls this racy, Documentation/technical/racy-git.txt). So a digest is only remembered if, when
-the reading began, both timestamps were SETTLED old: any write after that gets a later one. File systems with coarse
+the reading began, the ctime was SETTLED old: any change after that gets a later one. File systems with coarse
 timestamps (FAT has 2 s, NFS the server's clock) are why that is seconds and not a tick. What is left: a program that
 keeps a file mapped and writes into a page that it had made dirty before the reading, which moves no timestamp until the
-kernel has written the page out.
+kernel has written the page out; and a network file system that makes up its ctimes. git has the same two.
 
 On disk, for each context: a magic word, a SHA-256 of the rest, records of 72 bytes. Whatever cannot be read is as good
 as none. Files of contexts that were not built for a month go.
@@ -63,7 +63,7 @@ class Hashes:
 
     def put(self, info: os.stat_result, digest: bytes, began_ns: int) -> None:
         """Remembers what reading the file gave; `info` is from before the reading, `began_ns` when that began."""
-        if max(info.st_mtime_ns, info.st_ctime_ns) + SETTLED_NS < began_ns:
+        if info.st_ctime_ns + SETTLED_NS < began_ns:  # the mtime may be anything: touch(1) sets it
             self._used[_key(info)] = digest
             self._new = True
 

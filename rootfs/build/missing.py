@@ -24,12 +24,19 @@ def _hint(tree: Tree, text: str) -> str:
     if ".." in parts and tree.context:
         return "nothing outside the build context can be copied: build from a directory above it, with -f"
     path = "/".join(parts)
-    rule = tree.ignore.decided_by(path) if tree.ignore is not None and path else None
-    if rule is not None:
-        return f"it is excluded by line {rule.line} of {tree.ignore_name}: {rule.pattern}"
-    if not parts:
-        return ""
+    for asked, words in ((path, "it is"), (_target(tree, parts), "what it leads to is")):
+        rule = tree.ignore.decided_by(asked) if tree.ignore is not None and asked else None
+        if rule is not None:
+            return f"{words} excluded by line {rule.line} of {tree.ignore_name}: {rule.pattern}"
     return nearest_in(tree, parts)
+
+
+def _target(tree: Tree, parts: list[str]) -> str:
+    """Where a symlink leads, inside the tree."""
+    try:
+        return os.fsdecode(b"/".join(tree.stack.resolve(tuple(os.fsencode(part) for part in parts))))
+    except OSError:
+        return ""
 
 
 def nearest_in(tree: Tree, parts: list[str]) -> str:

@@ -228,6 +228,9 @@ def test_an_ignored_source_says_which_line(tmp_path: Path) -> None:
         with build.tree("# comment\n\na.*\nlink") as tree, pytest.raises(NotFound) as caught:
             build.plan(tree, source)
         assert "of .dockerignore: " in caught.value.hint
+    with build.tree("a.*") as tree, pytest.raises(NotFound) as caught:
+        build.plan(tree, "link")
+    assert caught.value.hint == "what it leads to is excluded by line 1 of .dockerignore: a.*"
     with build.tree("d") as tree:
         with pytest.raises(NotFound, match="copy 'd'"):
             build.plan(tree, "d")
