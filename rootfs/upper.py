@@ -246,6 +246,22 @@ def _kept_attributes(fd: int) -> dict[bytes, bytes]:
     return xattrs.get(b"/proc/self/fd/%d" % fd, follow=True) or {}
 
 
+def take_root(upper: str, lowers: Sequence[str]) -> None:
+    """Gives an empty upper directory the owner, mode and attributes of the root below (lowest first; of none: 0755).
+
+    overlayfs shows the upper directory's own as those of "/", and mkdir(2) made them of the caller's umask. Raises
+    OSError.
+    """
+    if not lowers:
+        os.chmod(upper, 0o755)
+        return
+    info = os.stat(lowers[-1])
+    os.chown(upper, info.st_uid, info.st_gid)
+    os.chmod(upper, stat.S_IMODE(info.st_mode))
+    for name, value in (xattrs.get(os.fsencode(lowers[-1])) or {}).items():
+        os.setxattr(upper, name, value)
+
+
 def same_owner_and_mode(one: os.stat_result, other: os.stat_result) -> bool:
     """Whether chmod(2) and chown(2) would change nothing."""
     return (one.st_mode, one.st_uid, one.st_gid) == (other.st_mode, other.st_uid, other.st_gid)

@@ -97,10 +97,11 @@ def find(images: ImageStore, options: RunOptions) -> Image:
 
 def make_of(paths: Paths, options: RunOptions, image: Image, images: ImageStore) -> c.Container:
     """make() from an image that is held."""
+    from pyrun.rootfs.upper import take_root
     from pyrun.runtime.engine import check
 
     check.options(paths, options)
-    images.unpacked(image)  # here, so that a damaged or too big image is found before there is a container
+    layers = images.unpacked(image)  # here, so that a damaged or too big image is found before there is a container
     container = describe(paths, options, image)
     store = c.ContainerStore(paths)
     with Undo() as undo:
@@ -110,6 +111,7 @@ def make_of(paths: Paths, options: RunOptions, image: Image, images: ImageStore)
         for name in ("upper", "work", "rootfs", "log"):
             os.mkdir(f"{directory}/{name}", 0o755 if name in ("upper", "rootfs") else 0o700)
             undo.on_failure(_remove_directory, f"{directory}/{name}")
+        take_root(f"{directory}/upper", layers)
         new = make_volumes(paths, container)
         undo.on_failure(remove_volumes, paths, new)
         if options.cidfile:

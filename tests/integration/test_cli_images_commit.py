@@ -172,6 +172,28 @@ def test_commits_of_several_kinds_stack_up(pyrun: Pyrun, base_image: str) -> Non
     assert run(pyrun, "--rm", "committed:0", "sh", "-c", seen[0]) == says[0]
 
 
+def test_the_root_directory_is_the_image_s(pyrun: Pyrun, busybox_tar: str, tmp_path: Path) -> None:
+    """Its owner and mode, in a container and after commit and build; whatever the caller's umask is."""
+    subprocess.run(["tar", "-C", str(tmp_path), "-xf", busybox_tar, "--one-top-level=root"], check=True)
+    os.chmod(tmp_path / "root", 0o1777)
+    os.chown(tmp_path / "root", 5, 6)
+    subprocess.run(["tar", "-C", str(tmp_path / "root"), "-cf", str(tmp_path / "root.tar"), "."], check=True)
+    pyrun.ok("import", str(tmp_path / "root.tar"), "rooted:1")
+    look = ("stat", "-c", "%a %u:%g", "/")
+    before = os.umask(0o077)
+    try:
+        assert run(pyrun, "--rm", "-u", "1000", "rooted:1", *look) == "1777 5:6"
+        run(pyrun, "--name", "one", "rooted:1", "sh", "-c", "echo >/bin/x")
+        pyrun.ok("commit", "one", "rooted:2")
+        (tmp_path / "Dockerfile").write_text("FROM rooted:1\nCOPY Dockerfile /bin/\n")
+        pyrun.ok("build", "-q", "-t", "rooted:3", str(tmp_path))
+    finally:
+        os.umask(before)
+    for image in ("rooted:2", "rooted:3"):
+        assert run(pyrun, "--rm", "-u", "1000", image, *look) == "1777 5:6"
+        assert list(layer(pyrun, image))[0] == "bin"
+
+
 def test_a_commit_that_fails_changes_nothing(pyrun: Pyrun, base_image: str) -> None:
     """A file that no layer can hold is named; the container runs on and no image appears."""
     run(pyrun, "-d", "--name", "one", base_image, "sh", "-c", "touch /.wh.x; sleep 100")

@@ -15,6 +15,7 @@ from pyrun.rootfs.build.copy import CopyRequest, apply, inline, plan
 from pyrun.rootfs.build.source import Tree
 from pyrun.rootfs.build.substitute import expanded
 from pyrun.rootfs.layered import Stack
+from pyrun.rootfs.upper import take_root
 from pyrun.runtime.errors import UsageError
 
 from .cache import key_of
@@ -181,6 +182,7 @@ class _Copy:
         """Writes the files."""
         if self.planned is None:
             self.planned = self.plans()
+        take_root(scratch.fs, self.dirs)
         for one in self.planned:
             self.work.check()
             apply(one, scratch.fs, self.dirs, epoch=self.work.epoch)
