@@ -23,6 +23,7 @@ import time
 
 from pyrun.runtime import files
 from pyrun.runtime.errors import PyrunError, SpecError
+from pyrun.runtime.kernel import syscalls
 
 from . import media, refs
 from .image import array, obj, string
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     Descriptors = list[Descriptor]
 
 INDEX = "index.json"
+WRITEBACK = 1 << 23  # bytes written between two hints to the kernel to begin with the disk
 PARTIAL_SECONDS = 7 * 24 * 3600  # a download that nobody has gone on with for so long is given up
 
 
@@ -203,7 +205,7 @@ class Ingest:
     def add(self, chunks: Iterable[bytes], *, digest: str = "", max_bytes: int = DEFAULT_LIMITS.max_bytes) -> str:
         """Stores a blob and returns its digest; `digest` is what it must be. Raises ArchiveError, OSError."""
         hasher = hashlib.sha256()
-        size = 0
+        size = started = 0
         temporary = f"{self.path}/.incoming-{next(self._numbers)}"
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
@@ -215,6 +217,9 @@ class Ingest:
                 view = memoryview(chunk)
                 while view:
                     view = view[os.write(fd, view) :]
+                if size - started >= WRITEBACK:
+                    syscalls.start_writeback(fd, started, size - started)
+                    started = size
             found = "sha256:" + hasher.hexdigest()
             if digest and found != digest:
                 raise ArchiveError(

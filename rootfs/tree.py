@@ -16,6 +16,8 @@ import errno
 import os
 import stat
 
+from pyrun.runtime.kernel import syscalls
+
 from . import xattrs
 from .batch import Batch
 from .disk import HINTS
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 OPAQUE = "trusted.overlay.opaque"
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+WRITEBACK = 1 << 20  # bytes: what a file has at least for the kernel to begin with it at once
 _CACHED_PARENTS = 128  # fds; archives list a directory's files together, so even a few would hit nearly always
 
 
@@ -247,6 +250,8 @@ class TreeWriter:
             else:
                 for piece in data:
                     self._write(fd, piece)
+                if self._batch is not None and entry.size >= WRITEBACK:
+                    syscalls.start_writeback(fd)  # one sync for all comes later
             self._metadata(fd, entry, self._owner)
         finally:
             os.close(fd)

@@ -31,6 +31,11 @@ int pyrun_openat2(int dirfd, const char *path, uint64_t flags, uint64_t mode, ui
 
 int pyrun_syncfs(int fd) { return syncfs(fd); }
 
+int pyrun_start_writeback(int fd, int64_t offset, int64_t count)
+{
+    return sync_file_range(fd, offset, count, SYNC_FILE_RANGE_WRITE);
+}
+
 /* ---- files of an archive ---------------------------------------------------------------------------------------- */
 
 static const struct timespec *times_of(const struct pyrun_object *o, struct timespec times[2])

@@ -34,6 +34,7 @@ int pyrun_make_objects(int root, const struct pyrun_object *objects, int first, 
                        const char *data);
 int pyrun_openat2(int dirfd, const char *path, uint64_t flags, uint64_t mode, uint64_t resolve);
 int pyrun_syncfs(int fd);
+int pyrun_start_writeback(int fd, int64_t offset, int64_t count);
 int pyrun_spawn(struct pyrun_spawn *s);
 int pyrun_pidfd_exit_status(int pidfd, int *status);
 int pyrun_pidfd_getfd(int pidfd, int fd);
