@@ -148,7 +148,8 @@ def check(mounts: Sequence[RunMount]) -> None:
             continue
         target = mount.target
         what = f"RUN --mount=type={mount.type}"
-        if not target.startswith("/") or posixpath.normpath(target) != target or "\0" in target:
+        # normpath() leaves two slashes at the beginning alone
+        if not target.startswith("/") or posixpath.normpath(target) != target or "//" in target or "\0" in target:
             raise UsageError(what, f"target '{target}' is not a clean absolute path")
         if target == "/" or target == "/proc" or target.startswith("/proc/"):
             raise UsageError(what, f"nothing can be mounted on {target}")
