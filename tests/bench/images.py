@@ -123,7 +123,7 @@ class Lab:
     def stop(self) -> None:
         """Ends the registry and the index."""
         for pid in (self._registry_pid, self._index_pid):
-            if pid:
+            if pid and os.path.exists(f"/proc/{pid}"):  # a signal to everybody may have ended it already
                 os.kill(pid, signal.SIGTERM)
                 wait_for_exit(pid)
 
