@@ -25,7 +25,7 @@ def make(root: Path, files: Mapping[str, Content]) -> Path:
     """
     root.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-        name, _, mode = name.partition(" ")
+        name, mode = _mode(name)
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if content is None:
@@ -47,6 +47,12 @@ def make(root: Path, files: Mapping[str, Content]) -> Path:
     return root
 
 
+def _mode(name: str) -> tuple[str, str]:
+    """ "name 755" in its parts; other blanks belong to the name."""
+    path, _, mode = name.rpartition(" ")
+    return (path, mode) if path and len(mode) > 2 and set(mode) <= set("01234567") else (name, "")
+
+
 def show(stack: Stack) -> dict[str, str]:
     """Path -> "mode owner content" of everything in a stack; a plain 0644 or 0755 of 0:0 is not said."""
     found: dict[str, str] = {}
@@ -57,7 +63,7 @@ def show(stack: Stack) -> dict[str, str]:
             entry.kind, entry.kind
         )
         if entry.kind == "file":
-            text = b"".join(stack.data(own)).decode()
+            text = b"".join(stack.data(own)).decode(errors="backslashreplace")
         plain = {"dir": 0o755, "symlink": 0o777, "fifo": 0o644}.get(entry.kind, 0o644)
         marks = f"{entry.mode:o} " if entry.mode != plain else ""
         marks += f"{entry.uid}:{entry.gid} " if (entry.uid, entry.gid) != (0, 0) else ""
