@@ -191,7 +191,7 @@ def test_the_root_directory_is_the_image_s(pyrun: Pyrun, busybox_tar: str, tmp_p
         os.umask(before)
     for image in ("rooted:2", "rooted:3"):
         assert run(pyrun, "--rm", "-u", "1000", image, *look) == "1777 5:6"
-        assert list(layer(pyrun, image))[0] == "bin"
+        assert next(iter(layer(pyrun, image))) == "bin"
 
 
 def test_a_commit_that_fails_changes_nothing(pyrun: Pyrun, base_image: str) -> None:
