@@ -118,8 +118,10 @@ def test_bind_of_the_context_without_what_is_ignored(steps: Steps, tmp_path: Pat
     for name in ("secret", "skip/a", "skip/but", "kept"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
-    ran = steps.sh("cd /m; find . -type f | sort; cat skip/but", mounts=(bind("/m", tmp_path, ignore=Ignore()),))
-    assert ran.out == "./kept\n./skip/but\nskip/but"
+    os.chown(tmp_path / "kept", 5, 5)
+    script = "cd /m; find . -type f | sort; cat skip/but; stat -c ' %u' kept"
+    ran = steps.sh(script, mounts=(bind("/m", tmp_path, ignore=Ignore()),))
+    assert ran.out == "./kept\n./skip/but\nskip/but 0\n"
 
 
 # ---- cache -----------------------------------------------------------------------------------------------------------

@@ -233,7 +233,9 @@ def _copy(
     """What is at `source` in the stack, placed at `base` below the directory `into`. Raises OSError, ArchiveError."""
     root_fd = os.open(into, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with TreeWriter(root_fd, metadata_of=stack.directory if base == source else None) as writer:
+        like = stack.directory if base == source else None
+        owner = (0, 0) if ignore is not None else None  # a context's files are root's, as those that COPY makes
+        with TreeWriter(root_fd, metadata_of=like, owner=owner) as writer:
             for entry, own in stack.walk(source, base):
                 if entry.kind is SOCKET or (ignore is not None and _ignored(ignore, entry, own)):
                     continue
