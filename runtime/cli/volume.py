@@ -131,24 +131,18 @@ def inspect(args: Args, ctx: Context) -> int:
 
 def prune(args: Args, ctx: Context) -> int:
     """Anonymous volumes that no container has; with -a named ones too."""
-    from pyrun.rootfs.volumes import VolumeStore
+    from pyrun.runtime.engine import prune as engine
 
+    chosen = engine.parse_filters(args.many("filter"))
+    if chosen.until_ns is not None:
+        raise UsageError("volume prune", "there is no filter until for volumes", hint="label=NAME or label!=NAME")
     kind = "volumes" if args.on("all") else "anonymous volumes"
     if not args.on("force") and not output.confirm(ctx, f"This removes all {kind} that no container has. Go on?"):
         return 0
-    store, using = VolumeStore(ctx.paths), users(ctx)
-    filters = output.by_name(args.many("filter"), ("label",))
-    freed, removed = 0, []
-    for volume in store.list():
-        if volume.name in using or not (volume.anonymous or args.on("all")) or not _fits(volume, filters, using):
-            continue
-        used = disk_usage(volume.mountpoint)
-        store.remove(volume.name, force=True, in_use=lambda name: users(ctx).get(name, []))
-        removed.append(volume.name)
-        freed += used
-    if removed:
-        ctx.print("Deleted Volumes:", *removed, "")
-    ctx.print(f"Total reclaimed space: {humanize.size(freed)}")
+    done = engine.volumes(ctx.paths, chosen, named=args.on("all"))
+    if done.lines:
+        ctx.print("Deleted Volumes:", *done.lines, "")
+    ctx.print(f"Total reclaimed space: {humanize.size(done.bytes)}")
     return 0
 
 
@@ -200,7 +194,14 @@ PRUNE = Command(
     (
         Flag("all", "a", SWITCH, "named ones too"),
         output.FORCE,
-        Flag("filter", "", LIST, "only those with label=NAME[=VALUE]", "NAME=VALUE", parse=output.name_value),
+        Flag(
+            "filter",
+            "",
+            LIST,
+            "only what fits: label=NAME[=VALUE], label!=NAME[=VALUE]",
+            "NAME=VALUE",
+            parse=output.name_value,
+        ),
     ),
     most=0,
 )
