@@ -38,11 +38,12 @@ def test_variables() -> None:
     """ENV hides ARG; an ARG without a value is not set; the PATH that an image lacks is docker's."""
     state = State.scratch(PLATFORM)
     assert state.env == {"PATH": DEFAULT_PATH}
-    state.args = {"a": "arg", "b": "arg", "c": None}
+    for name, value in (("a", "arg"), ("b", "arg"), ("c", None)):
+        state.set_arg(name, value)
     state.set_env("b", "env")
     state.set_env("PATH", "/x")
     assert [state.lookup(name) for name in ("a", "b", "c", "d")] == ["arg", "env", None, None]
-    assert state.visible_args() == {"a": "arg"}
+    assert state.seen == {"a": "arg"}
     assert state.config["Env"] == ["PATH=/x", "b=env"]
 
 

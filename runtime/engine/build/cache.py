@@ -101,10 +101,17 @@ class Cache:
                 "parent": below[-1].chain_id if below else "",
                 "kind": what,
                 "created": layer.created,
-                "description": created_by[:1024],
+                "description": readable(created_by[:1024]),
             },
         )
         self.used[key] = chain, what, created_by
+
+
+def readable(text: str) -> str:
+    """`text` with U+FFFD for what was no UTF-8 in a Dockerfile: JSON cannot hold it. Go does the same."""
+    if text.isascii():
+        return text
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def records(store: ImageStore) -> list[Keep]:

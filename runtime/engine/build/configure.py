@@ -32,10 +32,12 @@ def _arg(state: State, step: s.Arg, graph: Graph) -> None:
     inherited = {name: value for name, value in graph.globals.items() if value is not None}
     found = resolve_args(step, state.lookup, graph.build_args, inherited)
     shown = []
+    own = {name for name, default in step.pairs if default is not None} | graph.build_args.keys()
     for name, value in found:
-        hidden = name in platforms.PROXIES
-        state.args[name] = value
-        shown.append(name if value is None or hidden else f"{name}={value}")
+        state.set_arg(name, value)
+        # docker says no value that comes from before the first FROM
+        is_shown = value is not None and name in own and name not in platforms.PROXIES
+        shown.append(f"{name}={value}" if is_shown else name)
     state.commit("ARG " + " ".join(shown))
 
 

@@ -16,10 +16,9 @@ from pyrun.rootfs.build.source import Tree
 from pyrun.rootfs.build.substitute import expanded
 from pyrun.rootfs.layered import Stack
 from pyrun.rootfs.upper import take_root
-from pyrun.runtime.errors import UsageError
 
 from .cache import key_of
-from .making import LOCAL_SOURCE, REGULAR, Prepared
+from .making import LOCAL_SOURCE, REGULAR, Prepared, owner_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,9 +74,8 @@ class _Copy:
         # with --link nothing of the layers below is looked at: the layer is the same above any base
         below = () if step.link else tuple(layer.chain_id for layer in state.layers)
         self.dirs = self.work.dirs(below)
-        self.owner = (
-            _owner(step.chown, self.work.dirs(layer.chain_id for layer in state.layers)) if step.chown else None
-        )
+        every = self.work.dirs(layer.chain_id for layer in state.layers)
+        self.owner = owner_of(step.chown, every) if step.chown else None
         self.parts: list[tuple[Tree, CopyRequest]] = []
         self.planned: list[CopyPlan] | None = None
         self.fast: dict[str, Any] | None = None
@@ -96,7 +94,8 @@ class _Copy:
     def find(self) -> bool:
         """Fills `parts`; False while probing, when something is missing."""
         step = self.step
-        if len(step.sources) + len(step.heredocs) > 1 and not self.destination.endswith("/"):
+        several = len(step.sources) + len(step.heredocs) > 1
+        if several and not self.destination.endswith("/") and not self._into_a_directory():
             hint = f"write {step.destination}/"
             raise step.at.error(f"{step.at.name} of several sources needs a destination that ends with /", hint)
         local = [source for source in step.sources if not _is_remote(step, source)]
@@ -123,6 +122,11 @@ class _Copy:
             self.work.closing(tree.close)
             self.parts.append((tree, self.request([heredoc.name])))
         return True
+
+    def _into_a_directory(self) -> bool:
+        """Whether the image has a directory there: the reference asks for the slash all the same, BuildKit does not."""
+        with Stack(list(reversed(self.dirs))) as image:
+            return image.directory(image.resolve(tuple(os.fsencode(self.destination).split(b"/")))) is not None
 
     def _fetched(self, url: str) -> tuple[Tree, CopyRequest]:
         """ADD of a URL or of a git repository."""
@@ -210,20 +214,3 @@ def _is_remote(step: s.FileStep, source: str) -> bool:
 def _literal(name: str) -> str:
     """A file name in which no character is a wildcard."""
     return "".join(f"\\{char}" if char in "*?[\\" else char for char in name)
-
-
-def _owner(text: str, dirs: tuple[str, ...]) -> tuple[int, int]:
-    """--chown: names are looked up in the image; a number alone is the group too (Dockerfile reference, COPY --chown).
-
-    Raises UsageError, NotFound.
-    """
-    from pyrun.rootfs import users
-
-    who, colon, which = text.partition(":")
-    if not who or (colon and (not which or ":" in which)):
-        raise UsageError(f"--chown={text}", "write USER, UID, USER:GROUP or UID:GID")
-    top_first = tuple(reversed(dirs))
-    user = users.of_layers(top_first, who)
-    if which:
-        return user.uid, users.of_layers(top_first, f"0:{which}").gid
-    return user.uid, user.uid if who.isascii() and who.isdigit() else user.gid

@@ -192,14 +192,13 @@ def _workdir(step: s.Workdir, state: State, node: Node) -> Prepared:
 def _make_directory(fs: str, lowers: tuple[str, ...], parts: tuple[bytes, ...], user: str, path: str) -> None:
     from time import time_ns
 
-    from pyrun.rootfs import users
     from pyrun.rootfs.entry import DIR, Entry
     from pyrun.rootfs.layered import Stack
     from pyrun.rootfs.tree import TreeWriter
     from pyrun.runtime.errors import Conflict
 
     top_first = list(reversed(lowers))
-    owner = users.of_layers(top_first, user) if user else users.User(0, 0)
+    uid, gid = owner_of(user, lowers, "USER") if user else (0, 0)
     root_fd = os.open(fs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with Stack(top_first) as stack, TreeWriter(root_fd, overlay=True, metadata_of=stack.directory) as writer:
@@ -213,7 +212,7 @@ def _make_directory(fs: str, lowers: tuple[str, ...], parts: tuple[bytes, ...], 
                     continue
                 if top_first and _exists(stack, wanted[:depth]):
                     raise Conflict(f"WORKDIR {path}", f"{os.fsdecode(b'/'.join(wanted[:depth]))} is not a directory")
-                entry = Entry(wanted[:depth], DIR, 0o755, owner.uid, owner.gid, mtime_ns=time_ns())
+                entry = Entry(wanted[:depth], DIR, 0o755, uid, gid, mtime_ns=time_ns())
                 writer.add(entry)
     finally:
         os.close(root_fd)
@@ -225,6 +224,23 @@ def _exists(stack: Any, parts: tuple[bytes, ...]) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     return True
+
+
+def owner_of(text: str, dirs: tuple[str, ...], what: str = "--chown") -> tuple[int, int]:
+    """(uid, gid) of --chown, or of what is made for USER: names are looked up in the image; a number alone is the group
+    too (Dockerfile reference, COPY --chown). Raises UsageError, NotFound.
+    """
+    from pyrun.rootfs import users
+    from pyrun.runtime.errors import UsageError
+
+    who, colon, which = text.partition(":")
+    if not who or (colon and (not which or ":" in which)):
+        raise UsageError(f"{what}={text}", "write USER, UID, USER:GROUP or UID:GID")
+    top_first = tuple(reversed(dirs))
+    user = users.of_layers(top_first, who)
+    if which:
+        return user.uid, users.of_layers(top_first, f"0:{which}").gid
+    return user.uid, user.uid if who.isascii() and who.isdigit() else user.gid
 
 
 def _run(step: s.Run, state: State, node: Node) -> Prepared | None:

@@ -16,6 +16,7 @@ from pyrun.runtime.engine.humanize import SECOND, rfc3339
 from pyrun.runtime.errors import PyrunError
 from pyrun.runtime.record import Record
 
+from .cache import readable
 from .options import Output
 
 TYPE_CHECKING = False
@@ -153,9 +154,8 @@ def _manifest(work: Work, state: State, config: bytes) -> dict[str, Any]:
 
 def encoded(value: Any) -> bytes:
     """Compact JSON, the same for equal values: what Ingest.add_json() writes."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, sort_keys=True).encode(
-        "utf-8", "surrogateescape"
-    )
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, sort_keys=True)
+    return readable(text).encode()
 
 
 def digest_of(data: bytes) -> str:

@@ -12,6 +12,7 @@ import os
 
 from pyrun.rootfs.build import steps as s
 from pyrun.rootfs.build.instructions import script
+from pyrun.rootfs.build.platforms import PROXIES
 from pyrun.rootfs.build.runmount import Mount, parse_mount
 from pyrun.runtime.errors import NotFound, Unsupported, UsageError
 
@@ -60,7 +61,9 @@ class _Run:
         # what the step depends on, as it is now: the state goes on
         self.parent = state.chain_id
         self.env = dict(state.env)
-        self.args = state.visible_args()
+        self.args = dict(state.seen)
+        self.declared = {name: state.lookup(name) or "" for name in state.args}
+        self.declared = {name: value or "" for name, value in state.args.items() if name not in PROXIES}
         self.hidden = {name: value for name, value in state.hidden.items() if name not in self.env}
         self.workdir = state.workdir
         self.user = state.user
@@ -157,8 +160,8 @@ class _Run:
         return self.step.network if self.step.network != "default" else self.work.options.network
 
     def created_by(self) -> str:
-        """The line of history, in docker's form: the ARGs that it saw are counted and named."""
-        seen = [f"{name}={value}" for name, value in sorted(self.args.items())]
+        """The line of history, in docker's form: the ARGs in scope are counted and named."""
+        seen = [f"{name}={value}" for name, value in self.declared.items()]
         words = ["RUN", *([f"|{len(seen)}", *seen] if seen else []), *self.argv]
         return " ".join(words)
 
@@ -191,7 +194,7 @@ class _Run:
         from .execute import HOSTNAME, RunRequest
 
         options = self.work.options
-        env = {**self.hidden, **self.args, **self.env}
+        env = {**self.hidden, **self.env, **self.args}
         mounts = [self._mount(mount, source) for mount, source in zip(self.mounts, self.sources, strict=True)]
         if self.script.file is not None:
             name, content = self.script.file

@@ -368,7 +368,12 @@ def solve(graph: Graph) -> State:
         graph.failed(graph.target(), error)
         raise
     finally:
-        graph.join()
+        try:
+            graph.join()
+        except BaseException:  # interrupted while it waited
+            graph.work.cancel.set()
+            graph.join()
+            raise
     if graph.error is not None:
         raise graph.error
     state = graph.target().state

@@ -34,6 +34,7 @@ class State:
     layers      lowest first; those of the base image have no `created`
     document    the rest of the image's config document: architecture, os, variant, author …
     args        ARGs in scope, in the order they were declared; None: declared, without a value
+    seen        those of them that are seen: the ones with a value that no ENV has set since
     hidden      build arguments that RUN sees without an ARG and that nothing depends on: the proxies
     """
 
@@ -43,6 +44,7 @@ class State:
         self.layers: tuple[BuiltLayer, ...] = ()
         self.history: list[dict[str, Any]] = []
         self.args: dict[str, str | None] = {}
+        self.seen: dict[str, str] = {}
         self.hidden: dict[str, str] = {}
         self.cmd_is_set = False
         self._env: dict[str, str] | None = None
@@ -78,6 +80,7 @@ class State:
         state.layers = self.layers
         state.history = [dict(item) for item in self.history]
         state.args = dict(self.args)
+        state.seen = dict(self.seen)
         state.hidden = self.hidden
         return state
 
@@ -95,19 +98,25 @@ class State:
 
     def set_env(self, name: str, value: str) -> None:
         """ENV: a name that is there already keeps its place."""
+        self.seen.pop(name, None)
         env = dict(self.env)
         env[name] = value
         self.config["Env"] = [f"{key}={item}" for key, item in env.items()]
         self._env = env
 
-    def lookup(self, name: str) -> str | None:
-        """A variable as instructions see it: ENV wins over ARG."""
-        value = self.env.get(name)
-        return self.args.get(name) if value is None else value
+    def set_arg(self, name: str, value: str | None) -> None:
+        """ARG: from here on it is what is seen, also in place of an ENV of that name.
 
-    def visible_args(self) -> dict[str, str]:
-        """The ARGs with a value that no ENV hides: what a RUN sees on top of ENV."""
-        return {name: value for name, value in self.args.items() if value is not None and name not in self.env}
+        So does BuildKit, old and new, whatever the reference says.
+        """
+        self.args[name] = value
+        if value is not None:
+            self.seen[name] = value
+
+    def lookup(self, name: str) -> str | None:
+        """A variable as instructions see it: of ENV and ARG the later one."""
+        value = self.seen.get(name)
+        return self.env.get(name) if value is None else value
 
     def word(self, text: str, escape: str) -> str:
         """`text` with variables and quotes processed. Raises UsageError (the caller adds the line)."""
