@@ -215,6 +215,8 @@ class Stack:
 
     def _open(self, path: tuple[bytes, ...]) -> _Found:
         """The object at exactly `path`, in each layer that has a part of it. Raises ENOENT, ENOTDIR."""
+        if not self._roots:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), b"/" + b"/".join(path))
         fds = [os.dup(fd) for fd in self._roots]
         try:
             for depth, name in enumerate(path, 1):
