@@ -40,8 +40,9 @@ REF_NAME = "org.opencontainers.image.ref.name"  # what skopeo and podman look an
 CONTAINERD_NAME = "io.containerd.image.name"  # the full name, as containerd and docker 25 write it
 CONFIG_DIGEST = "pyrun.config-digest"  # the image's id, so that finding one does not read every manifest
 REPO_DIGESTS = "pyrun.repo-digests"  # where it was pulled from: name@digest, separated by blanks
+PACKED = "pyrun.packed"  # what its plain layers became in a push: <hex>:<compression>:<hex>:<size>, separated by blanks
 
-OURS = (CONFIG_DIGEST, REPO_DIGESTS)  # what a descriptor keeps when its name changes
+OURS = (CONFIG_DIGEST, REPO_DIGESTS, PACKED)  # what a descriptor keeps when its name changes
 
 _ARCHITECTURES = {  # uname -m -> GOARCH and variant, as image configs use them
     "x86_64": ("amd64", ""),

@@ -19,6 +19,7 @@ from pyrun.runtime.record import Record
 from . import crew, manifests, origins, transport
 from .errors import RegistryError
 from .manifests import DIGEST_HEADER
+from .origins import Packed
 from .progress import Progress, key_of
 from .pull import SILENT, credentials_of
 from .upload import Blobs
@@ -96,7 +97,7 @@ def push(
     ):
         job = _Push(store, image, reference, registry, progress, compression)
         pushed = job.run(ingest, neighbours, max(1, jobs))
-    origins.note(store, image.digest, origins.repo_digest(reference, pushed.digest))
+    origins.note(store, image.digest, origins.repo_digest(reference, pushed.digest), job.packed)
     return pushed
 
 
@@ -114,8 +115,9 @@ class _Push:
         self.host: Host = registry.hosts[0]
         self.progress = progress
         self.compression = compression
+        self._before: dict[str, Packed] = {}
         self.blobs = Blobs(self.host, reference.path, progress)
-        self._packed: dict[str, dict[str, Any]] = {}  # digest in the store -> descriptor in the registry
+        self.packed: dict[str, Packed] = {}  # digest in the store -> what it is in the registry
 
     def run(self, ingest: Ingest, neighbours: dict[str, list[str]], jobs: int) -> Pushed:
         """Blobs first: a registry refuses a manifest whose blobs it does not have."""
@@ -127,9 +129,10 @@ class _Push:
         for layer in layers.values():
             self.progress.begin(key_of(layer.digest), "Preparing", layer.size)
         tasks = [self._task(ingest, layer, neighbours.get(layer.digest, [])) for layer in layers.values()]
+        self._before = origins.packed_before(self.store, self.image.digest, self.compression)
         crew.run(tasks, jobs, self.registry.cancel)
         self.blobs.send(self.image.id, ingest.blob(self.image.id), ingest.sizes[self.image.id])
-        return self._put_manifest(self._repacked() if self._packed else data)
+        return self._put_manifest(self._repacked() if self.packed else data)
 
     def _pinned(self, ingest: Ingest, digest: str) -> bytes:
         if not ingest.pin(digest):
@@ -148,13 +151,18 @@ class _Push:
             from pyrun.rootfs.changeset import COMPRESSORS
 
             self.progress.begin(key, "Pushing", None)
+            before = self._before.get(layer.digest)
+            if before is not None and (found := self.blobs.find(before.digest, neighbours)):
+                self.packed[layer.digest] = before
+                self.progress.done(key, found)
+                return
 
             def chunks() -> Iterator[bytes]:
                 with open(path, "rb", buffering=0) as file:
                     yield from stream.read_ahead(COMPRESSORS[self.compression](stream.chunks_of(file)))
 
             digest, size = self.blobs.stream(key, chunks)
-            self._packed[layer.digest] = {"digest": digest, "size": size}
+            self.packed[layer.digest] = Packed(self.compression, digest, size)
             self.progress.done(key, "Pushed")
 
         return send if media.LAYERS[layer.media_type] else pack
@@ -164,10 +172,11 @@ class _Push:
         manifest = dict(self.image.raw_manifest)
         docker = manifest.get("mediaType") == media.DOCKER_MANIFEST
         kind = LAYER_TYPES[docker, self.compression]
-        manifest["layers"] = [
-            {**item, "mediaType": kind, **self._packed[item["digest"]]} if item["digest"] in self._packed else item
-            for item in manifest["layers"]
-        ]
+        layers = []
+        for item in manifest["layers"]:
+            made = self.packed.get(item["digest"])
+            layers.append({**item, "mediaType": kind, "digest": made.digest, "size": made.size} if made else item)
+        manifest["layers"] = layers
         return json.dumps(manifest, separators=(",", ":"), ensure_ascii=False).encode()
 
     def _put_manifest(self, data: bytes) -> Pushed:

@@ -54,14 +54,23 @@ class Blobs:
 
         Returns how it got there, in docker's words. Raises AccessDenied, Unreachable, RegistryError, OSError.
         """
-        if self.has(digest):
-            return "Layer already exists"
         sending = _Sending(self, digest, path, size)
+        if found := self._find(sending, neighbours):
+            return found
+        sending.run()
+        return "Pushed"
+
+    def find(self, digest: str, neighbours: Sequence[str] = ()) -> str:
+        """How a blob is in the repository now, if nothing had to be sent for it, else "". Raises as send()."""
+        return self._find(_Sending(self, digest, "", 0), neighbours)
+
+    def _find(self, sending: _Sending, neighbours: Sequence[str]) -> str:
+        if self.has(sending.digest):
+            return "Layer already exists"
         for neighbour in neighbours:
             if sending.mount(neighbour):
                 return f"Mounted from {neighbour}"
-        sending.run()
-        return "Pushed"
+        return ""
 
     def stream(self, key: str, chunks: Callable[[], Iterator[bytes]]) -> tuple[str, int]:
         """Sends what `chunks()` yields, whose digest is not known before; returns (digest, size).

@@ -81,7 +81,11 @@ def zstd(data: bytes) -> bytes:
     return zstandard.ZstdCompressor().compress(data)
 
 
-PACK: dict[str, Callable[[bytes], bytes]] = {"": bytes, "gzip": gzip.compress, "zstd": zstd}
+def gz(data: bytes) -> bytes:
+    return gzip.compress(data, mtime=0)  # the same bytes each time
+
+
+PACK: dict[str, Callable[[bytes], bytes]] = {"": bytes, "gzip": gz, "zstd": zstd}
 
 
 def made(layers: list[bytes], *, pack: str = "gzip", docker: bool = False, **config: Any) -> tuple[tars.Oci, Any]:

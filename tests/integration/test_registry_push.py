@@ -147,6 +147,22 @@ def test_nothing_is_sent_twice(store: ImageStore, registry: DockerRegistry) -> N
     assert raw(registry, "twice/b:1") == raw(registry, "twice/a:1")
 
 
+def test_plain_layers_are_not_sent_twice_either(store: ImageStore, registry: DockerRegistry) -> None:
+    """What they became is remembered, under every name of the image: found or mounted, and the digest is the same."""
+    load(store, "heavy:1", [BASE, APP, tars.tar(tars.member("heavy"))], gz=False)
+    first = send(store, "heavy:1", registry, "heavy/a:1")
+    store.tag("heavy:1", "heavy:2")
+    again = Told()
+    assert send(store, "heavy:2", registry, "heavy/a:2", progress=again) == first
+    assert again.ends == ["Layer already exists"] * 3
+    mounted = Told()
+    assert send(store, "heavy:2", registry, "heavy/b:1", progress=mounted) == first
+    assert mounted.ends == ["Mounted from heavy/a"] * 3
+    other = Told()
+    send(store, "heavy:2", registry, "heavy/a:3", progress=other, compression="zstd")
+    assert other.ends == ["Pushed"] * 3
+
+
 def test_large_layers(store: ImageStore, registry: DockerRegistry) -> None:
     """Many megabytes in one request, progress told on the way."""
     data = random.Random(2).randbytes(20 << 20)
