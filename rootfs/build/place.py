@@ -46,8 +46,11 @@ def write(plan: CopyPlan, fs: str, lowers: Sequence[str], epoch: int | None) -> 
     with step("build", f"copy {' '.join(plan.request.sources)} -> {plan.request.destination}"):
         root = os.open(fs, _DIRECTORY)
         try:
-            with Stack([fs, *reversed(lowers)]) as image:
+            with Stack([fs, *reversed(lowers)]) as image, Stack(list(reversed(lowers))) as below:
                 writer = _Writer(plan, root, image, epoch)
+                # the upper's own root is what a container gets as /: it looks as it did before
+                like = below.directory(()) if lowers else None
+                writer.directories[()] = like or Entry((), DIR, 0o755, mtime_ns=writer.now_ns)
                 try:
                     writer.all()
                 finally:
@@ -75,8 +78,6 @@ class _Writer:
             os.close(self.open.popitem()[1])
 
     def all(self) -> None:
-        like = self.image.directory(())
-        self.directories[()] = like or Entry((), DIR, 0o755, mtime_ns=self.now_ns)
         for folder in self.plan.folders:
             try:
                 fd = self.directory(folder)

@@ -144,6 +144,23 @@ def test_parents_look_as_they_do_below(tmp_path: Path) -> None:
     assert os.getxattr(build.fs / "a", "user.k") == b"v"
 
 
+def test_the_root_looks_as_it_did(tmp_path: Path) -> None:
+    """The layer's own root is what a container sees as /."""
+    build = Build(tmp_path, {"f": "f"}, {"x": "x"})
+    os.chmod(build.lower, 0o711)
+    os.chown(build.lower, 3, 4)
+    os.utime(build.lower, ns=(0, 99))
+    build.copy("f", to="/q/")
+    info = os.stat(build.fs)
+    assert (stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid, info.st_mtime_ns) == (0o711, 3, 4, 99)
+    build.fs = tmp_path / "scratch"
+    build.fs.mkdir(0o700)
+    with build.tree() as tree:
+        copy.apply(build.plan(tree, "f"), str(build.fs), [], epoch=5)
+    assert stat.S_IMODE(os.stat(build.fs).st_mode) == 0o755
+    assert os.stat(build.fs).st_mtime == 5
+
+
 CONFLICTS = [
     ("d", "/file", "is not a directory"),  # a directory onto a file
     ("d", "/lib2", "file or symlink"),  # one of its directories onto a symlink to a directory

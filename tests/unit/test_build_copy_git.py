@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pyrun.rootfs.build.giturl import Repository, parse
 from pyrun.runtime.errors import UsageError
@@ -62,3 +64,26 @@ def test_what_git_could_misread_is_refused(text: str) -> None:
 def test_file_urls_only_when_allowed() -> None:
     """A file URL reads any repository of this machine."""
     assert parse("file:///srv/b.git#main", allow_file=True) == Repository("file:///srv/b.git", "main")
+
+
+PIECES = [
+    "https://", "ssh://", "git@", "github.com/", "host", "/a/b", ".git", "#", "?", ":", "-", "..", "ref=", "subdir=", "&",
+    "%2e", "%2d", "@", "~", "\n", "commit=", "0123456789ab", "/", "tag=", "x",
+]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=10).map("".join))
+def test_whatever_is_taken_is_safe(text: str) -> None:
+    """No parsed URL holds anything that git, ssh or a path could misread."""
+    try:
+        found = parse(text)
+    except UsageError:
+        return
+    if found is not None:
+        assert not found.ref.startswith("-")
+        assert not found.remote.startswith("-")
+        assert "://-" not in found.remote
+        assert ".." not in found.subdir.split("/")
+        assert ".." not in found.ref
+        assert found.remote.isprintable()
+        assert (found.ref + found.subdir).isprintable()

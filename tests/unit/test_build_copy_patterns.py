@@ -100,6 +100,29 @@ def test_bad_modes_are_refused(text: str) -> None:
         modes.parse(text)
 
 
+@given(st.text("ugoa+-=rwxXst,07", max_size=10) | st.text(max_size=6), st.integers(0, 0o7777), st.booleans())
+def test_any_mode_is_bits_or_an_error(text: str, before: int, directory: bool) -> None:
+    """Nothing else comes out of --chmod, whatever is written there."""
+    try:
+        change = modes.parse(text)
+    except UsageError:
+        return
+    if change is None:
+        assert text == ""
+    else:
+        assert 0 <= change.apply(before, directory=directory) <= 0o7777
+
+
+@given(st.text("[]^-\\\\*?ab", max_size=12), st.text("[]^-\\\\*?ab", max_size=8))
+def test_any_pattern_matches_or_is_refused(pattern: str, name: str) -> None:
+    """A name is always matched by itself with every special character escaped."""
+    try:
+        Pattern(pattern).matches(name)
+    except UsageError:
+        pass
+    assert Pattern("".join(f"\\{char}" for char in name)).matches(name)
+
+
 NAMES = [
     ("", "http://h/a/b.tar?x=1#f", "b.tar"), ("", "http://h/", ""), ("", "http://h", ""), ("", "http://h/dir/", "dir"),
     ("", "http://h/a%20b", "a b"), ("", "http://h/x/..%2f..%2fetc%2fpasswd", "passwd"), ("", "http://h/..", ""),
