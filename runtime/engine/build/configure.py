@@ -117,8 +117,7 @@ def _healthcheck(state: State, step: s.Healthcheck, _: Graph) -> None:
 
 
 def _onbuild(state: State, step: s.Onbuild, _: Graph) -> None:
-    state.config["OnBuild"] = [*(state.config.get("OnBuild") or []), step.trigger]
-    state.commit(f"ONBUILD {step.trigger}")
+    state.config["OnBuild"] = [*(state.config.get("OnBuild") or []), step.trigger]  # docker's history has no ONBUILD
 
 
 def _maintainer(state: State, step: s.Maintainer, _: Graph) -> None:

@@ -62,8 +62,7 @@ class _Run:
         self.parent = state.chain_id
         self.env = dict(state.env)
         self.args = dict(state.seen)
-        self.declared = {name: state.lookup(name) or "" for name in state.args}
-        self.declared = {name: value or "" for name, value in state.args.items() if name not in PROXIES}
+        self.declared = {name: state.lookup(name) or "" for name in state.args if name not in PROXIES}
         self.hidden = {name: value for name, value in state.hidden.items() if name not in self.env}
         self.workdir = state.workdir
         self.user = state.user
