@@ -67,8 +67,8 @@ def test_file_urls_only_when_allowed() -> None:
 
 
 PIECES = [
-    "https://", "ssh://", "git@", "github.com/", "host", "/a/b", ".git", "#", "?", ":", "-", "..", "ref=", "subdir=", "&",
-    "%2e", "%2d", "@", "~", "\n", "commit=", "0123456789ab", "/", "tag=", "x",
+    "https://", "ssh://", "git@", "github.com/", "host", "/a/b", ".git", "#", "?", ":", "-", "..", "ref=", "&",
+    "subdir=", "%2e", "%2d", "@", "~", "\n", "commit=", "0123456789ab", "/", "tag=", "x",
 ]  # fmt: skip
 
 
