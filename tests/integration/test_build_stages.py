@@ -201,3 +201,11 @@ def test_interrupted_by_the_user(build: Builds) -> None:
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60 * machine.slowness())
     assert process.returncode == 130
+
+
+def test_an_empty_stage(build: Builds) -> None:
+    """FROM scratch alone is a stage with nothing in it: COPY and binds of it find that, and no more."""
+    text = "FROM scratch AS none\nFROM busybox\n"
+    made = build(f"{text}COPY --from=none / /got\nRUN --mount=type=bind,from=none,target=/m ls -A /m | wc -l > /n\n")
+    assert build.sh(made.id, "ls -A /got; cat /n") == "0"
+    assert "in stage 'none'" in build.fails(f"{text}COPY --from=none /x /\n").err

@@ -186,7 +186,8 @@ class Work:
         with self.lock:
             key = f"{name}\0{chain_ids[-1] if chain_ids else ''}"
             if key not in self._sources:
-                dirs = self.dirs(chain_ids)
+                # FROM scratch and nothing more: an empty directory
+                dirs = self.dirs(chain_ids) or (files.private_dir(f"{self.scratch()}/empty"),)
                 tree = Tree.layers(dirs, name)
                 self._closing.append(tree.close)
                 self._sources[key] = Source(tree, name, dirs, chain_ids[-1] if chain_ids else "")
