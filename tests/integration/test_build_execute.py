@@ -90,6 +90,21 @@ def test_environment_user_and_directory(steps: Steps) -> None:
     assert ran.changed == {}
 
 
+def test_streams_can_be_opened_again(steps: Steps) -> None:
+    """/dev/stdout and /dev/stderr, also by a user who is not root: log files of images are links to them."""
+    ran = steps.sh("echo out >/dev/stdout; echo err >>/dev/stderr", user="1000")
+    assert (ran.out, ran.err) == ("out\n", "err\n")
+
+
+def test_a_hundred_and_twenty_layers(steps: Steps, tmp_path: Path) -> None:
+    """As many as docker allows."""
+    layers = [tmp_path / str(number) for number in range(120)]
+    for layer in layers:
+        layer.mkdir()
+        (layer / f"from-{layer.name}").write_text("")
+    assert steps.on(*layers).sh("ls -d /from-* | wc -l; echo x >/x").out == "120\n"
+
+
 def test_privileges_are_those_of_a_build(steps: Steps) -> None:
     """docker's capabilities and filter, masked paths, read-only /proc/sys; set-user-id programs work (apt needs it)."""
     ran = steps.sh("grep -E '^(CapEff|CapBnd|CapInh|CapAmb|NoNewPrivs|Seccomp):' /proc/self/status")

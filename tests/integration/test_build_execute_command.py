@@ -198,6 +198,9 @@ def test_three_states_are_kept_with_their_layers(builder: Pyrun, tmp_path: Path)
     builder.ok("image", "prune", "-af")
     layers = f"{builder.paths.data}/layers"
     assert all(os.path.isdir(f"{layers}/{one.removeprefix('sha256:')}/fs") for state in states for one in state.layers)
+    stray = f"{layers}/new-0123.kept"
+    os.mkdir(stray)
+    os.utime(stray, (0, 0))
     builder.ok("builder", "prune", "-af")
     assert debug.failed(builder.paths) == []
     assert [name for name in os.listdir(layers) if name != "lock"] == []

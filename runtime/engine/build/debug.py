@@ -156,6 +156,7 @@ def _from_json(value: dict[str, Any]) -> FailedState:
 
 def prune_failed(paths: Paths, *, keep: int = 0) -> int:
     """Forgets all states but the newest `keep` and those with a shell in them; how many. Raises PyrunError, OSError."""
+    remove_strays(paths)
     try:
         names = set(os.listdir(directory(paths)))
     except FileNotFoundError:
@@ -166,6 +167,17 @@ def prune_failed(paths: Paths, *, keep: int = 0) -> int:
     doomed = sorted(name for name in names - used - newest if not (keep and _young(paths, name)))
     forget(paths, doomed)
     return len(doomed)
+
+
+def remove_strays(paths: Paths) -> None:
+    """What a kill between the two renames of save_failed() left."""
+    layers = f"{paths.data}/layers"
+    for name in os.listdir(layers) if os.path.isdir(layers) else ():
+        try:
+            if name.endswith(".kept") and time.time() - os.stat(f"{layers}/{name}").st_mtime > FORGOTTEN_AFTER_S:
+                remove_path(f"{layers}/{name}")
+        except FileNotFoundError:
+            continue
 
 
 def _young(paths: Paths, name: str) -> bool:
