@@ -11,8 +11,10 @@ The container is on disk as every container is, so that recover() finds what a k
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
+import sys
 import threading
 
 from pyrun.cgroups import mount as cgroup_mount
@@ -51,6 +53,7 @@ HOSTNAME = "buildkitsandbox"  # docker's; programs write it down
 NETWORK_HOST, SECURITY_INSECURE = "network.host", "security.insecure"
 LOOK_S = 0.05  # how often a running step is asked whether it is still wanted
 CHUNK = 64 << 10
+FIONREAD = 0x541B  # <asm/ioctls.h>: how many bytes can be read
 
 # What a start shares with others of this process: nftables contexts, temporary names of files with our pid in them.
 _one_start = threading.Lock()
@@ -317,9 +320,11 @@ class _Run:
                 elif not self.pass_on(fd, streams[fd], output):
                     poll.unregister(fd)
                     del streams[fd]
-        for fd, name in streams.items():
-            while self.pass_on(fd, name, output):
-                pass
+        for fd, name in streams.items():  # what is there now: another step may have got hold of the other end
+            left = int.from_bytes(fcntl.ioctl(fd, FIONREAD, bytes(4)), sys.byteorder)
+            while left > 0 and (data := os.read(fd, min(left, CHUNK))):
+                left -= len(data)
+                output(name, data)
         self.status = wait_pidfd(self.pidfd)
         killed = oom.out_of_memory(Cgroup(self.container.cgroup_path), self.oom_before)
         code = exit_code(os.waitstatus_to_exitcode(self.status or 0))
