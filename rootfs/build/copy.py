@@ -19,14 +19,14 @@ import os
 import stat
 
 from pyrun.rootfs.entry import show
-from pyrun.rootfs.limits import DEFAULT_LIMITS
-from pyrun.runtime.errors import Conflict, UsageError
+from pyrun.runtime.errors import Conflict, NotFound, UsageError
 from pyrun.runtime.record import Record
 
 from . import modes, scan
+from .destination import Destination, components
 from .missing import missing
 from .scan import Folder, Item, Selection
-from .source import Directory, Tree, open_directory
+from .source import Directory, Tree
 from .wildcard import Pattern, is_wildcard, unescaped
 
 TYPE_CHECKING = False
@@ -116,7 +116,7 @@ def plan(tree: Tree, request: CopyRequest, target: Stack) -> CopyPlan:
     work = _Planner(tree, request, target)
     for source in request.sources:
         work.source(source)
-    planned.folders = work.folders
+    planned.folders = work.target.folders
     return planned
 
 
@@ -162,20 +162,7 @@ class _Planner:
     def __init__(self, tree: Tree, request: CopyRequest, target: Stack) -> None:
         self.tree = tree
         self.request = request
-        self.target = target
-        self.folders: list[Folder] = []
-        self.directories: set[Path] = set()
-        self.files: set[Path] = set()
-        asked = request.destination
-        # one source cannot get in its own way, so what it brings need not be remembered
-        self.several = len(request.sources) > 1 or any(is_wildcard(source) for source in request.sources)
-        self.named_directory = asked.endswith(("/", "/.")) or request.parents
-        try:
-            self.base = target.resolve(_components(asked))
-        except OSError as error:
-            raise Conflict(f"copy to '{asked}'", (error.strerror or str(error)).lower()) from error
-        if len(self.base) > DEFAULT_LIMITS.max_depth:
-            raise UsageError(f"copy to '{asked}'", f"more than {DEFAULT_LIMITS.max_depth} levels deep")
+        self.target = Destination(request, target)
 
     def source(self, text: str) -> None:
         """Everything that one source stands for."""
@@ -185,7 +172,11 @@ class _Planner:
         must = self.request.literal or not is_wildcard(text)
         found = False
         for path, name in self._matches(start, text):
-            found = self._add(path, name, text, selection) or found
+            if self._add(path, name, text, selection):
+                found = True
+            elif not must and not include and self._look(path) is None:
+                why = f"'{show(name)}' matches it, a symlink to what is not in {self.tree.name}"
+                raise NotFound(f"copy '{text}'", why, hint="remove the symlink, or add a line to .dockerignore")
         if must and not found:
             raise missing(self.tree, text)
 
@@ -193,7 +184,7 @@ class _Planner:
 
     def _matches(self, start: str, text: str) -> Iterator[tuple[Path, bytes]]:
         """(resolved path, last component as written or found) of each match; wildcards are expanded in sorted order."""
-        parts = _components(start)
+        parts = components(start)
         fixed = len(parts)
         if not self.request.literal:
             fixed = next((n for n, part in enumerate(parts) if is_wildcard(os.fsdecode(part))), fixed)
@@ -291,42 +282,27 @@ class _Planner:
 
     def _tree(self, directory: Directory, path: Path, info: os.stat_result, selection: Selection) -> bool:
         """A directory: its entries go to the destination."""
-        base = self._base()
+        base = self.target.start()
         folders = scan.scan(self.tree, directory, path, base, selection)
         empty = len(folders) == 1 and not folders[0].files
         if empty and (selection.include is not None or selection.hidden(path)):
             return False
-        self._make(base)
         folders[0].mtime_ns = info.st_mtime_ns
-        self._check(folders)
-        self._keep(folders)
+        self.target.make(base)
+        self.target.add(folders)
         return True
 
     def _file(self, above: Directory, path: Path, name: bytes, info: os.stat_result, layer: int) -> None:
         """Something that is no directory: into the destination if that is one, else under its name."""
-        base = self._base()
         item = scan.item_of(self.tree, above, path, info, layer)
-        folder = Folder(path[:-1], base, None)
+        folder = Folder(path[:-1], self.target.start(), None)
         folder.files = [item]
         if self.request.unpack and stat.S_ISREG(info.st_mode) and self._is_archive(above, item, path):
             folder.unpack = True
-            self._make(base)
         else:
-            if self.named_directory or self._kind(base) == "directory":
-                item.to = name
-            elif not base:
-                raise Conflict("copy to '/'", "it is a directory")
-            else:
-                folder.place, item.to = base[:-1], base[-1]
-                if base in self.files:
-                    raise UsageError(
-                        f"copy several files to '{self.request.destination}'",
-                        "each would replace the one before",
-                        hint=f"a directory ends with a slash: {self.request.destination}/",
-                    )
-            self._make(folder.place)
-            self._check([folder])
-        self._keep([folder])
+            folder.place, item.to = self.target.of_file(name)
+        self.target.make(folder.place)
+        self.target.add([folder])
 
     def _is_archive(self, above: Directory, item: Item, path: Path) -> bool:
         from . import archives
@@ -338,102 +314,10 @@ class _Planner:
         with open(fd, "rb") as file:
             return archives.is_archive(file)
 
-    # The destination ----------------------------------------------------------------------------------------------
-
-    def _base(self) -> Path:
-        if self.named_directory:
-            self._make(self.base)
-        return self.base
-
-    def _kind(self, path: Path) -> str:
-        """ "directory", "other" or "" for what is at exactly `path` of the image, with what is planned so far."""
-        if path in self.directories or not path:
-            return "directory"
-        if path in self.files:
-            return "other"
-        try:
-            with open_directory(self.target, path[:-1]) as directory:
-                child = directory.child(path[-1])
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-                return ""
-            raise Conflict(f"copy to '/{_text(path)}'", (error.strerror or str(error)).lower()) from error
-        return "" if child is None else "directory" if child[2] else "other"
-
-    def _make(self, path: Path) -> None:
-        """Plans the directories on the way to `path`, and itself, that are not there."""
-        for depth in range(1, len(path) + 1):
-            part = path[:depth]
-            kind = self._kind(part)
-            if kind == "other":
-                raise Conflict(f"copy to '{self.request.destination}'", f"'/{_text(part)}' is not a directory")
-            if not kind:
-                self._keep([Folder((), part, None)])
-
-    def _check(self, folders: list[Folder]) -> None:
-        """That no directory takes the place of something else, or the other way round."""
-        there: dict[Path, dict[str, Child] | None] = {}
-        for folder in folders:
-            place = folder.place
-            if place in self.files:
-                raise self._not_directory(place)
-            if folder is folders[0]:
-                children = self._children(place)
-            else:
-                above = there[place[:-1]]
-                child = above.get(os.fsdecode(place[-1])) if above else None
-                if child is not None and not child[2]:
-                    raise self._not_directory(place)
-                children = self._children(place) if child is not None else None
-            there[place] = children
-            for item in folder.files:
-                existing = children.get(os.fsdecode(item.to)) if children else None
-                if (existing is not None and existing[2]) or (*place, item.to) in self.directories:
-                    raise Conflict(
-                        f"copy '{_text((*folder.source, item.name))}'",
-                        f"'/{_text((*place, item.to))}' is a directory in the image",
-                    )
-
-    def _children(self, place: Path) -> dict[str, Child] | None:
-        try:
-            with open_directory(self.target, place) as directory:
-                return directory.children()
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-                return None
-            raise Conflict(f"copy to '/{_text(place)}'", (error.strerror or str(error)).lower()) from error
-
-    def _not_directory(self, place: Path) -> Conflict:
-        return Conflict(f"copy a directory to '/{_text(place)}'", "a file or symlink has that name in the image")
-
-    def _keep(self, folders: list[Folder]) -> None:
-        self.folders += folders
-        for folder in folders:
-            self.directories.add(folder.place)
-            if not folder.unpack and self.several:
-                self.files.update([(*folder.place, item.to) for item in folder.files])
-
 
 def _pivot(text: str) -> tuple[str, str]:
     """--parents: (where the copy starts, what is wanted below it); "/./" divides the two."""
     start, divided, wanted = text.partition("/./")
     if not divided:
         start, wanted = "", text
-    return start, os.fsdecode(b"/".join(_components(wanted))) or "**"
-
-
-def _components(path: str) -> Path:
-    """The components of a path below the root; "." and ".." are resolved by text, as BuildKit does, never above it."""
-    if "\0" in path:
-        raise UsageError(f"invalid path '{path!r}'", "NUL in it")
-    done: list[bytes] = []
-    for part in os.fsencode(path).split(b"/"):
-        if part == b"..":
-            done[-1:] = []
-        elif part not in (b"", b"."):
-            done.append(part)
-    return tuple(done)
-
-
-def _text(path: Path) -> str:
-    return show(b"/".join(path))
+    return start, os.fsdecode(b"/".join(components(wanted))) or "**"

@@ -51,12 +51,8 @@ def test_symlinks_of_a_context_do_not_lead_out(tmp_path: Path, files: dict[str, 
     build = Build(tmp_path, {})
     make(build.context, {name: (kind, text.format(outside=build.outside)) for name, (kind, text) in files.items()})
     for source in ("secret", "sec*", "up/precious", "up/../../outside/precious", "../outside/precious"):
-        with build.tree() as tree:
-            if source == "sec*":
-                assert build.plan(tree, source).folders == []
-            else:
-                with pytest.raises(NotFound):
-                    build.plan(tree, source)
+        with build.tree() as tree, pytest.raises(NotFound):
+            build.plan(tree, source)
 
 
 def test_absolute_symlinks_of_a_stage_stay_in_it(tmp_path: Path) -> None:
