@@ -132,6 +132,15 @@ def test_no_network(steps: Steps) -> None:
     assert steps.sh("ls /sys/class/net", network="none").out == "lo\n"
 
 
+def test_the_steps_own_name_can_be_looked_up(steps: Steps) -> None:
+    """In /etc/hosts whatever the network: sudo and Java ask for it."""
+    for network in ("none", "host", "default"):
+        ran = steps.sh("grep -w $(hostname) /etc/hosts", network=network, entitlements=("network.host",))
+        assert ran.out.split()[1] == "buildkitsandbox"
+    ran = steps.sh("hostname; grep -w builder /etc/hosts", hostname="builder")
+    assert ran.out == "builder\n127.0.0.1\tbuilder\n"
+
+
 def test_host_network_needs_the_entitlement(steps: Steps) -> None:
     """--network=host is refused without --allow network.host, and is the host's with it."""
     with pytest.raises(UsageError, match="not allowed") as refused:

@@ -140,13 +140,16 @@ def check(paths: Paths, request: RunRequest) -> None:
 
 def options_of(request: RunRequest) -> RunOptions:
     """The request in the words of `run`."""
+    hostname = request.hostname or HOSTNAME
+    # on a bridge the name is the container's address; elsewhere, as in docker's builds, the loopback's
+    own = ((hostname, "127.0.0.1"),) if request.network in network.OTHERS else ()
     return RunOptions(
         image="",
         rm=True,
         network="bridge" if request.network == "default" else request.network,
         privileged=request.insecure,
-        add_hosts=request.add_hosts,
-        hostname=request.hostname,
+        add_hosts=(*request.add_hosts, *own),
+        hostname=hostname,
         shm_size=request.shm_size,
         ulimits=request.ulimits,
         cgroup_parent=request.cgroup_parent,
