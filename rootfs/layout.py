@@ -68,18 +68,14 @@ class Layout:
     def remove_partial(self, older_than: float = 0) -> int:
         """Removes partial downloads that nobody writes and that are `older_than` so many seconds; returns their bytes.
 
-        The caller holds the lock; whoever opens a partial download does so, and locks it, under it too.
+        Each is locked while it is removed: a download that waits for its lock then finds that the file is gone.
         """
         freed = 0
-        now = time.time()
+        limit = time.time() - older_than
         for name in _listed(f"{self.path}/partial"):
-            path = f"{self.path}/partial/{name}"
             try:
-                found = os.stat(path, follow_symlinks=False)
-                if now - found.st_mtime >= older_than and not is_locked(path):
-                    os.unlink(path)
-                    freed += found.st_size
-            except FileNotFoundError:  # its download was finished in this moment
+                freed += _remove_old(f"{self.path}/partial/{name}", limit)
+            except (FileNotFoundError, BlockingIOError):  # finished in this moment; being written
                 continue
         return freed
 
@@ -312,6 +308,20 @@ def _listed(directory: str) -> list[str]:
         return os.listdir(directory)
     except FileNotFoundError:
         return []
+
+
+def _remove_old(path: str, limit: float) -> int:
+    """Removes a file that was last written before `limit`; its size, 0 if it stays. Raises BlockingIOError."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        found = os.fstat(fd)
+        if found.st_mtime > limit:
+            return 0
+        os.unlink(path)
+        return found.st_size
+    finally:
+        os.close(fd)
 
 
 def ingests(layout: Layout) -> Iterator[tuple[str, bool]]:
