@@ -175,6 +175,16 @@ def test_no_dockerfile(tmp_path: Path, files: dict[str, Content], path: str, hin
     assert caught.value.hint == hint
 
 
+def test_a_dockerfile_that_leads_out_of_the_context_must_be_named(tmp_path: Path) -> None:
+    """A symlink in a context is followed inside it only; with -f the user says that the other file is meant."""
+    make(tmp_path, {"shared/Dockerfile": "FROM shared", "c/Dockerfile": ("link", "../shared/Dockerfile")})
+    with opened(str(tmp_path / "c"), tmp_path) as context:
+        with pytest.raises(NotFound) as caught:
+            context.dockerfile()
+        assert caught.value.hint == "there is 'Dockerfile': name it with -f"
+        assert context.dockerfile(f"{tmp_path}/c/Dockerfile") == b"FROM shared"
+
+
 def test_no_context(tmp_path: Path) -> None:
     """A missing directory, with the one that may have been meant; a file; nothing."""
     make(tmp_path, {"project/x": "", "Dockerfile": ""})

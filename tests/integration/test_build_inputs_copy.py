@@ -255,6 +255,25 @@ def test_an_ignored_source_says_which_line(tmp_path: Path) -> None:
         assert build.plan(tree, "dlin*").entries == 0
 
 
+def test_a_wildcard_that_matches_a_dangling_symlink_is_an_error(tmp_path: Path) -> None:
+    """It is followed as a source, and there is nothing; in a directory it is copied as it is."""
+    build = Build(tmp_path, {"d/a": "a", "d/gone": ("link", "nowhere")})
+    with build.tree() as tree, pytest.raises(NotFound, match="'gone' matches it, a symlink to what is not in"):
+        build.plan(tree, "d/*", to="/t/")
+    assert build.copy("d/*", to="/t/", ignore="d/gone") == {"t": "/", "t/a": "a"}
+    assert build.copy("d", to="/t/") == {"t": "/", "t/a": "a", "t/gone": "-> nowhere"}
+
+
+def test_an_archive_named_as_a_directory_of_the_image_is_unpacked(tmp_path: Path) -> None:
+    """Its own name does not matter where it goes."""
+    import tars
+
+    build = Build(tmp_path, {"x.tar": tars.tar(tars.member("in", data=b"in"))}, {"t/x.tar/deep": "d"})
+    assert build.copy("x.tar", to="/t", unpack=True) == {"t/in": "in"}
+    with build.tree() as tree, pytest.raises(Conflict, match="is a directory in the image"):
+        build.plan(tree, "x.tar", to="/t")
+
+
 def test_hard_links_special_files_holes_and_attributes_are_kept(tmp_path: Path) -> None:
     """Two names of one file stay one file; FIFOs and devices are made anew; sockets are left out."""
     import socket
