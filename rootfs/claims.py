@@ -131,7 +131,7 @@ class Scratch:
         self.path = ""
 
     def __enter__(self) -> Self:
-        files.private_dir(self._layers.path)
+        self._layers.create()
         self._claim = new_claim(self._layers.path)
         self.path = self._claim.path
         try:

@@ -321,3 +321,11 @@ def test_a_prune_waits_for_a_container_that_is_being_made(store: ImageStore) -> 
         assert os.path.isdir(path)
     assert child.wait(20) == 0
     assert not os.path.exists(path)
+
+
+def test_layers_are_spread_over_the_disk(store: ImageStore) -> None:
+    """chattr +T on their directory, where the file system has that (ext4): see layers._spread()."""
+    load(store, "base", BASE)
+    kind = subprocess.run(["stat", "-f", "-c", "%T", store.layers.path], capture_output=True, text=True, check=True)
+    listed = subprocess.run(["lsattr", "-d", store.layers.path], capture_output=True, text=True)
+    assert "ext" not in kind.stdout or "T" in listed.stdout.split()[0]
