@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .giturl import Repository
 
 TIMEOUT_S = 1800
+SETPRIV, UNSHARE = "/usr/bin/setpriv", "/usr/bin/unshare"
 _KEPT = (
     "HOME", "PATH", "USER", "LOGNAME", "SSH_AUTH_SOCK", "LANG", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR",
     "http_proxy", "https_proxy", "no_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY",
@@ -156,18 +157,17 @@ class _Git:
 
     def run(self, arguments: Sequence[str], *, missing: str = "") -> str:
         """What git prints, stripped. Raises PyrunError with the last of what it says; NotFound if `missing` is."""
+        import shutil
         import subprocess
 
+        if shutil.which("git", path=self.environment.get("PATH")) is None:
+            raise PyrunError(f"clone {self.remote}", "there is no git on this machine", hint="apt install git")
         try:
             done = subprocess.run(
-                ["git", "--no-optional-locks", *arguments],
+                [*_tied(), "git", "--no-optional-locks", *arguments],
                 cwd=self.directory, env=self.environment, stdin=subprocess.DEVNULL, capture_output=True,
                 timeout=TIMEOUT_S, check=False, umask=0o022,  # modes count in the content key
             )  # fmt: skip
-        except FileNotFoundError:
-            raise PyrunError(
-                f"clone {self.remote}", "there is no git on this machine", hint="apt install git"
-            ) from None
         except subprocess.TimeoutExpired:
             raise PyrunError(f"clone {self.remote}", f"git took longer than {TIMEOUT_S} seconds") from None
         if done.returncode == 0:
@@ -184,6 +184,18 @@ class _Git:
             if words in said:
                 return PyrunError(f"clone {self.remote}", reason, hint=hint)
         return PyrunError(f"clone {self.remote}", why or "git failed")
+
+
+def _tied() -> tuple[str, ...]:
+    """What makes git and its helpers end with the process that started them: a build may be killed at any moment."""
+    # not preexec_fn, which may deadlock in a process with threads; setpriv(1) and unshare(1) are parts of util-linux
+    if not os.access(SETPRIV, os.X_OK):
+        return ()
+    tied: tuple[str, ...] = (SETPRIV, "--pdeathsig", "KILL", "--")
+    if os.geteuid() == 0 and os.access(UNSHARE, os.X_OK):
+        # the signal reaches git alone, not the helper that waits for the network: that ends with git's PID namespace
+        tied += (UNSHARE, "--pid", "--fork", "--kill-child", "--")
+    return tied
 
 
 _REASONS = (

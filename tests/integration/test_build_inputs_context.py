@@ -390,6 +390,13 @@ def test_what_a_repository_does_not_have(tmp_path: Path) -> None:
         opened(f"file://{tmp_path}/none", tmp_path, allow_file=True)
 
 
+def test_a_machine_without_git_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Git is not needed for anything else, so it may be missing."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(PyrunError, match="there is no git on this machine"):
+        opened("https://host.invalid/x.git", tmp_path)
+
+
 def test_git_is_kept_when_asked(tmp_path: Path) -> None:
     """--keep-git-dir, or ?keep-git-dir=true."""
     path = repository(tmp_path / "r")

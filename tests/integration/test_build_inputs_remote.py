@@ -10,6 +10,8 @@ import io
 import os
 import socket
 import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,7 +20,7 @@ from pathlib import Path
 import pytest
 
 import tars
-from buildtrees import Build
+from buildtrees import Build, make
 from pyrun.rootfs.build import remote
 from pyrun.rootfs.build.context import open_context
 from pyrun.rootfs.build.source import Tree
@@ -264,10 +266,6 @@ def test_contexts_from_urls(server: Server, tmp_path: Path) -> None:
 
 def test_a_repository_over_http(server: Server, tmp_path: Path) -> None:
     """Git's "dumb" protocol is files on a server: a clone of http://…/x.git#ref:directory through it."""
-    import subprocess
-
-    from buildtrees import make
-
     work = make(tmp_path / "work", {"f": "f", "d/g": "g"})
     me = ["-c", "user.name=t", "-c", "user.email=t@t"]
     bare = ["clone", "-q", "--bare", ".", str(tmp_path / "x.git")]
@@ -283,3 +281,24 @@ def test_a_repository_over_http(server: Server, tmp_path: Path) -> None:
     build = Build(tmp_path / "build", {})
     with open_context(f"{server.url}/x.git#main:d", stdin=io.BytesIO(), scratch=str(scratch)) as context:
         assert build.copy(".", tree=context.tree) == {"g": "g"}
+
+
+@requires(tools=("setpriv", "unshare"))
+def test_git_ends_with_the_build(tmp_path: Path) -> None:
+    """A build that is killed while a server lets git wait leaves no git behind."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(20)
+        script = "import sys; from pyrun.rootfs.build import git; git.clone(sys.argv[1], scratch=sys.argv[2])"
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/x.git"
+        environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+        build = subprocess.Popen([sys.executable, "-c", script, url, str(tmp_path)], env=environment)
+        try:
+            connection, _ = listener.accept()
+            with connection:
+                connection.settimeout(20)
+                assert connection.recv(4096).startswith(b"GET /x.git/info/refs")
+                build.kill()
+                assert connection.recv(4096) == b""
+        finally:
+            build.kill()
+            build.wait()
