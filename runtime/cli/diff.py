@@ -28,14 +28,14 @@ def container(args: Args, ctx: Context) -> int:
 
 def image(args: Args, ctx: Context) -> int:
     """The same for images: the top layer over those below, or the image over another one."""
-    from pyrun.rootfs import compare
+    from pyrun.rootfs.compare import changes
     from pyrun.rootfs.store import ImageStore
 
     images = ImageStore(ctx.paths)
     with images.hold():
         found = images.unpacked(images.resolve(args.arguments[0]))
         base = images.unpacked(images.resolve(args.arguments[1])) if len(args.arguments) > 1 else found[:-1]
-        return show(args, ctx, compare.changes(base, found))
+        return show(args, ctx, changes(base, found))
 
 
 def show(args: Args, ctx: Context, changes: Iterable[Change]) -> int:

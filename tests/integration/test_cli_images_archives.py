@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import bz2
 import functools
+import gzip
 import http.server
 import json
+import lzma
 import os
 import subprocess
 import tarfile
@@ -14,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import zstandard
 
 from requires import requires
 
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
     from cli import Pyrun
 
 pytestmark = requires(root=True)
+COMPRESS = {"gzip": gzip.compress, "xz": lzma.compress, "bzip2": bz2.compress, "zstd": zstandard.compress}
 FORMS = ("docker-archive", "oci-archive", "oci-dir", "docker-dir")
 
 
@@ -135,12 +140,11 @@ def test_save_for_the_platform_it_has(pyrun: Pyrun, two: tuple[str, str], tmp_pa
     assert (tmp_path / "image").stat().st_size > 10000
 
 
-@pytest.mark.parametrize("compression", ["gzip", "xz", "bzip2", "zstd"])
+@pytest.mark.parametrize("compression", COMPRESS)
 def test_compressed_archives_load(pyrun: Pyrun, two: tuple[str, str], tmp_path: Path, compression: str) -> None:
     """As `docker save | gzip` makes them."""
     pyrun.ok("save", "-o", str(tmp_path / "image"), "two:1")
-    with open(tmp_path / "packed", "wb") as file:
-        subprocess.run([compression, "-c", str(tmp_path / "image")], stdout=file, check=True)
+    (tmp_path / "packed").write_bytes(COMPRESS[compression]((tmp_path / "image").read_bytes()))
     pyrun.ok("rmi", "two:1")
     assert pyrun.ok("load", "-i", str(tmp_path / "packed")) == "Loaded image: two:1"
     assert run(pyrun, "two:1") == "1"

@@ -185,12 +185,16 @@ def test_each_kind_of_change_becomes_the_least_that_says_it(
 def test_attributes_survive_the_way_into_a_layer_and_out_of_it(store: ImageStore, tmp_path: Path) -> None:
     """File capabilities, user attributes with any bytes, ACLs; on files and directories."""
     acl = "02000000 01000700 ffffffff 02000700 21000000 04000500 ffffffff 10000700 ffffffff 20000500 ffffffff"
-    script = (
-        "echo 1 >ping; mkdir dir; setcap cap_net_raw+ep ping; "
-        f'{sys.executable} -c \'from os import *; setxattr("ping", "user.x", bytes.fromhex("00ff3d0a0a")); '
-        f'setxattr("dir", "user.y", b"a=b"); value = bytes.fromhex("{acl}"); '
-        'setxattr("ping", "system.posix_acl_access", value); setxattr("dir", "system.posix_acl_default", value)\''
-    )
+    capability = "01000002 00200000 00000000 00000000 00000000"  # cap_net_raw+ep, revision 2 of vfs_cap_data
+    script = f"""
+echo 1 >ping; mkdir dir; {sys.executable} -c '
+from os import setxattr
+setxattr("ping", "security.capability", bytes.fromhex("{capability}"))
+setxattr("ping", "user.x", bytes.fromhex("00ff3d0a0a"))
+setxattr("dir", "user.y", b"a=b")
+setxattr("ping", "system.posix_acl_access", bytes.fromhex("{acl}"))
+setxattr("dir", "system.posix_acl_default", bytes.fromhex("{acl}"))
+'"""
     overlay = Overlay(tmp_path / "o")
     round_trip(store, [(overlay, TREE, script)])
     with Stack([str(overlay.top / "unpacked")]) as stack:
