@@ -263,3 +263,18 @@ def test_trace_of_old_names(build: Builds) -> None:
     (build.context / "Dockerfile").write_text("FROM busybox\nLABEL a=b\n")
     ids = {build.pyrun.ok(group, "build", "-q", str(build.context)) for group in ("image", "builder", "buildx")}
     assert len(ids) == 1
+
+
+@requires(tools=("ssh-agent", "ssh-add", "ssh-keygen"))
+def test_ssh_keys(build: Builds, tmp_path: Path) -> None:
+    """--ssh default=KEY: an agent for the build alone, gone afterwards; without --ssh the mount is left out."""
+    key = tmp_path / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    step = 'RUN --mount=type=ssh [ -S "$SSH_AUTH_SOCK" ] && echo yes > /x || echo no > /x'
+    made = build(f"FROM busybox\n{step}\n", "--ssh", f"default={key}")
+    assert build.sh(made.id, "cat /x") == "yes"
+    agents = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert "pyrun-ssh-" not in agents
+    without = build(f"FROM busybox\n{step}\n")
+    assert build.sh(without.id, "cat /x") == "no"
+    assert "it is required" in build.fails(f"FROM busybox\n{step.replace('ssh', 'ssh,required')}\n").err

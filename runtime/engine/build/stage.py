@@ -7,9 +7,6 @@ in it. A stage that is built FROM another starts with a copy of its state.
 
 from __future__ import annotations
 
-from pyrun.rootfs.build import expand
-from pyrun.runtime.errors import UsageError
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -117,14 +114,6 @@ class State:
         """A variable as instructions see it: of ENV and ARG the later one."""
         value = self.seen.get(name)
         return self.env.get(name) if value is None else value
-
-    def word(self, text: str, escape: str) -> str:
-        """`text` with variables and quotes processed. Raises UsageError (the caller adds the line)."""
-        return expand.expand(text, self.lookup, escape=escape)
-
-    def words(self, text: str, escape: str) -> list[str]:
-        """As word(), split at blanks outside of quotes."""
-        return expand.expand_words(text, self.lookup, escape=escape)
 
     # Places in it -------------------------------------------------------------------------------------------------
 
@@ -240,10 +229,3 @@ def _next_time(history: Sequence[Mapping[str, Any]]) -> str:
 def quoted(words: Iterable[str]) -> str:
     """["a" "b"]: how docker writes an exec form into the history."""
     return "[" + " ".join('"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"' for word in words) + "]"
-
-
-def check_number(text: str, what: str) -> int:
-    """ASCII digits. Raises UsageError."""
-    if not (text.isascii() and text.isdigit()):
-        raise UsageError(what, f"'{text}' is not a number")
-    return int(text)

@@ -231,7 +231,7 @@ class Work:
             return self._agents[given.id]
 
     def hashes(self) -> str:
-        """The file that remembers digests of the contexts' files."""
+        """The directory that remembers digests of the contexts' files."""
         return f"{files.private_dir(f'{self.paths.data}/build')}/hashes"
 
     def scratch(self) -> str:
