@@ -10,7 +10,7 @@ import pytest
 
 import tars
 from pyrun.rootfs import image as images
-from pyrun.rootfs import layout, store
+from pyrun.rootfs import layout, naming
 from pyrun.runtime.errors import PyrunError, SpecError
 
 LAYER = {"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": tars.sha256(b"l"), "size": 1}
@@ -109,13 +109,13 @@ def test_a_name_moves_and_the_old_image_stays_without_one() -> None:
     """docker's <none>: an image that loses its last name to another is still there."""
     one = {"mediaType": "m", "digest": "1", "size": 1}
     two = {"mediaType": "m", "digest": "2", "size": 1}
-    index = store.renamed([], "a", one)
-    index = store.renamed(index, "b", one)
+    index = naming.renamed([], "a", one)
+    index = naming.renamed(index, "b", one)
     assert names(index) == [("1", "a"), ("1", "b")]
-    index = store.renamed(index, "a", two)
+    index = naming.renamed(index, "a", two)
     assert names(index) == [("1", "b"), ("2", "a")]
-    index = store.renamed(index, "b", two)
+    index = naming.renamed(index, "b", two)
     assert names(index) == [("2", "a"), ("1", ""), ("2", "b")]
-    index = store.renamed(index, "c", one)
+    index = naming.renamed(index, "c", one)
     assert names(index) == [("2", "a"), ("2", "b"), ("1", "c")]
     assert json.loads(json.dumps(index)) == index
