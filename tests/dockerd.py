@@ -76,8 +76,9 @@ class Dockerd:
             time.sleep(0.1)
 
     def _environ(self) -> dict[str, str]:
-        """Without what would lead the client, or the daemon's own containerd, to another one."""
-        return {name: value for name, value in os.environ.items() if not name.startswith(("DOCKER_", "CONTAINERD_"))}
+        """Without what would lead the client, or the daemon's own containerd, to another one; builds by BuildKit."""
+        own = {name: value for name, value in os.environ.items() if not name.startswith(("DOCKER_", "CONTAINERD_"))}
+        return {**own, "DOCKER_BUILDKIT": "1"}  # 20.10 has it, and does not use it unless told to
 
     def log(self) -> str:
         """The end of what the daemon has said."""
