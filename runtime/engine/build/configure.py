@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from .solve import Graph
+    from .graph import Graph
     from .stage import State
 
 

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from pyrun.rootfs.build.copy import CopyPlan
     from pyrun.rootfs.claims import Scratch
 
+    from .graph import Node
     from .progress import Vertex
-    from .solve import Node
     from .stage import State
 
 URLS = ("http://", "https://")

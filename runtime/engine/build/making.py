@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from pyrun.rootfs.claims import Scratch
 
+    from .graph import Node
     from .progress import Vertex
-    from .solve import Node
     from .stage import State
 
 REGULAR, LOCAL_SOURCE, CACHE_MOUNT = "regular", "source.local", "exec.cachemount"  # docker's kinds, for `du`

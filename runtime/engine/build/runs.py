@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from pyrun.rootfs.claims import Scratch
 
     from .execute import RunRequest
+    from .graph import Node
     from .mounts import RunMount
     from .progress import Vertex
-    from .solve import Node
     from .stage import State
     from .work import Source
 
