@@ -79,7 +79,7 @@ def resolve(user: str, passwd: bytes, group: bytes, group_add: Sequence[str] = (
     account = _account(who, wanted, passwd)
     if account is None and wanted is None:
         raise NotFound(
-            f"no user '{who}'", "the container's /etc/passwd does not have it", hint="give its number: -u 1000"
+            f"no user '{who}'", "the container's /etc/passwd does not have it", hint="give its number, such as 1000"
         )
     uid, gid, home, name = account or (wanted or 0, 0, "/", "")
     groups = list(_groups(group))
