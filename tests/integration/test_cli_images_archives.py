@@ -22,12 +22,14 @@ import zstandard
 from requires import requires
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from cli import Pyrun
 
 pytestmark = requires(root=True)
-COMPRESS = {"gzip": gzip.compress, "xz": lzma.compress, "bzip2": bz2.compress, "zstd": zstandard.compress}
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress, "xz": lzma.compress, "bzip2": bz2.compress, "zstd": zstandard.compress,
+}  # fmt: skip
 FORMS = ("docker-archive", "oci-archive", "oci-dir", "docker-dir")
 
 
