@@ -135,13 +135,17 @@ def load_json(data: bytes, digest: str, limits: Limits = DEFAULT_LIMITS) -> Any:
 
 
 def parse_json(data: bytes, what: str) -> Any:
-    """The JSON value in `data`; NaN, nesting beyond Python's stack and bad UTF-8 are errors. Raises ArchiveError."""
+    """The JSON value in `data`. NaN, nesting beyond Python's stack, bad UTF-8 and half a surrogate pair, which is no
+    character and can be written nowhere, are errors. Raises ArchiveError."""
 
     def refuse(constant: str) -> None:
         raise ValueError(f"{constant} is not JSON")
 
     try:
-        return json.loads(data, parse_constant=refuse)
+        value = json.loads(data, parse_constant=refuse)
+        if b"\\ud" in data or b"\\uD" in data:
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except (ValueError, RecursionError) as error:
         raise ArchiveError(what, f"not JSON: {error}") from None
 

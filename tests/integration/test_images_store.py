@@ -181,6 +181,7 @@ def test_of_an_index_the_machines_platform_is_taken(store: ImageStore) -> None:
         (tars.docker_archive([BASE], ["x"], image_config=b"[]"), "not an object"),
         (tars.docker_archive([BASE, APP], ["x"], image_config=tars.config([BASE])), "diff_ids"),
         (tars.tar(tars.member("manifest.json", data=b"{not json")), "not JSON"),
+        (tars.tar(tars.member("manifest.json", data=b'[{"Config":"\\ud800"}]')), "not JSON.*surrogate"),
         (tars.tar(tars.member("manifest.json", data=b'[{"Config":"c"}]')), "'c' is missing"),
         (gzip.compress(tars.docker_archive([BASE], ["x"]))[:-30], "truncated"),
     ],
