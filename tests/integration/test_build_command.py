@@ -181,8 +181,8 @@ def test_a_failed_run_shows_where_and_what(build: Builds) -> None:
     assert sorted(tail[2:4]) == sorted([salt, "worse"])
     assert tail[4:6] == ["------", "Dockerfile:3"]
     assert f"   3 | >>> RUN echo {salt}; \\" in tail
-    assert tail[-2].startswith("pyrun: Dockerfile:3: process ")
-    assert tail[-2].endswith("exit code: 7")
+    assert tail[-2].startswith("pyrun: Dockerfile:3: RUN ")
+    assert tail[-2].endswith("exit code 7")
     assert tail[-1] == "hint: pyrun build --debug-shell opens a shell where it failed"
 
 

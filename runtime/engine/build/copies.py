@@ -137,7 +137,11 @@ class _Copy:
 
             if step.checksum:
                 repository = repository.replace(commit=step.checksum)
-            top = git.clone(repository, scratch=self.work.scratch(), keep_git_dir=step.keep_git_dir)
+            lent = next((one for one in self.work.options.ssh if one.id == "default"), None)
+            top = git.clone(
+                repository, scratch=self.work.scratch(), keep_git_dir=step.keep_git_dir, trusted=False,
+                agent="" if lent is None else self.work.agent(lent),
+            )  # fmt: skip
             tree = Tree.directory(top, f"the repository {repository.remote}")
             self.work.closing(tree.close)
             return tree, self.request(["."])

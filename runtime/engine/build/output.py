@@ -133,9 +133,9 @@ def _add(work: Work, state: State, packed: Packed, vertex: Vertex) -> Image:
         for name in packed.names:
             if refs.familiar(name) not in image.names:
                 store.tag(packed.image_id, name)
-    vertex.status(f"writing image {packed.image_id} done")
+    vertex.status(f"image {packed.image_id}")
     for name in packed.names:
-        vertex.status(f"naming to {name} done")
+        vertex.status(f"named {name}")
     return image
 
 

@@ -177,8 +177,8 @@ class _Run:
             return
         command = " ".join(self.argv)
         short = command if len(command) < 200 and "\n" not in command else command.partition("\n")[0][:200] + " …"
-        what = f'process "{short}" did not complete successfully'
-        why = f"exit code: {result.exit_code}" + (f" ({result.oom})" if result.oom else "")
+        what = f"RUN {short}"
+        why = f"exit code {result.exit_code}" + (f" ({result.oom})" if result.oom else "")
         error = StepFailed(what, why, code=1)
         error.hint = "pyrun build --debug-shell opens a shell where it failed"
         error.name = vertex.name

@@ -107,7 +107,7 @@ def explain(graph: Graph) -> list[Planned]:
 def read(work: Work, file: str) -> Graph:
     """The Dockerfile of a build, its stages found. Raises NotFound, UsageError."""
     path = file if file and file != "-" else "Dockerfile"
-    vertex = work.progress.vertex(f"[internal] load build definition from {path}")
+    vertex = work.progress.vertex(f"[internal] read {path}")
     vertex.start()
     try:
         data = work.context.dockerfile(file)
@@ -120,7 +120,7 @@ def read(work: Work, file: str) -> Graph:
     except BaseException as error:
         vertex.error(str(error))
         raise
-    vertex.status(f"transferring dockerfile: {len(data)}B done")
+    vertex.status(f"{len(stages)} stage{'' if len(stages) == 1 else 's'}, {len(data)} bytes")
     vertex.done()
     return Graph(work, parsed, metas, stages, proxies_of(work.options))
 
