@@ -75,6 +75,8 @@ def pack(
     compress = COMPRESSORS.get(compression)
     if compress is None:
         raise UsageError(f"compression '{compression}'", f"not one of {', '.join(filter(None, COMPRESSORS))}")
+    if epoch is not None and compression == "gzip":
+        compress = _reproducible_gzip
     plain = hashlib.sha256()
     packer = _Packer(directory, lowers, ignore, epoch)
     with step("rootfs", f"pack {directory} as a layer"):
@@ -223,6 +225,16 @@ def _gzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
     from isal import isal_zlib  # a fifth of zlib's time at its level 1, and about its size
 
     member = isal_zlib.compressobj(1, isal_zlib.DEFLATED, 31)  # 31: a gzip header, whose time stays 0
+    for chunk in chunks:
+        yield member.compress(chunk)
+    yield member.flush()
+
+
+def _reproducible_gzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """zlib's own: ISA-L has one routine for each generation of processors, and their output may differ."""
+    import zlib
+
+    member = zlib.compressobj(6, zlib.DEFLATED, 31)
     for chunk in chunks:
         yield member.compress(chunk)
     yield member.flush()
