@@ -48,6 +48,11 @@ _CONFIG = (
       "missingEmail", "missingSpaceBeforeDate", "missingSpaceBeforeEmail", "zeroPaddedFilemode")),
 )  # fmt: skip
 
+_SSH = "ssh -oBatchMode=yes"
+# ssh looks for keys where /etc/passwd says that the user is at home, whatever $HOME is
+_SSH_AGENT = f"{_SSH} -F /dev/null -oIdentityFile=none"
+_NOBODY = {"HOME": "/dev/null", "GIT_SSH_COMMAND": f"{_SSH_AGENT} -oIdentityAgent=none"}
+
 
 def clone(
     repository: Repository | str,
@@ -58,6 +63,8 @@ def clone(
     *,
     checksum: str = "",
     allow_file: bool = False,
+    trusted: bool = True,
+    agent: str = "",
 ) -> str:
     """A checkout of the repository in a new directory of `scratch`; the path of the directory asked for in it.
 
@@ -66,6 +73,9 @@ def clone(
         ref, subdir, checksum: branch, tag or commit; directory; commit that the ref must be: if the URL has none.
         keep_git_dir: whether .git stays; None leaves it to the URL, else it goes.
         allow_file: file:// may be cloned.
+        trusted: the user named the repository, so git may log in as the user (~/.netrc, keys, agent). What a
+            Dockerfile names gets nothing of that, or it could fetch what only the user may read, and send it elsewhere.
+        agent: the socket of the one ssh agent that an untrusted repository may use, "" for none.
 
     Raises UsageError for a bad URL, NotFound for a ref or directory that is not there, PyrunError with git's reason.
     """
@@ -82,7 +92,7 @@ def clone(
 
     keep = bool(repository.keep_git) if keep_git_dir is None else keep_git_dir
     top = tempfile.mkdtemp(prefix="git-", dir=scratch)
-    git = _Git(repository.remote, top, allow_file)
+    git = _Git(repository.remote, top, allow_file, trusted, agent)
     with step("build", f"git clone {repository.remote} {repository.ref}".rstrip()):
         git.run(["init", "--quiet", "--template="])
         git.run(["remote", "add", "origin", repository.remote])
@@ -133,9 +143,10 @@ def _checked(commit: str, repository: Repository) -> str:
 class _Git:
     """Runs git in one directory, with nothing of the outside but what is listed above."""
 
-    def __init__(self, remote: str, directory: str, allow_file: bool) -> None:
+    def __init__(self, remote: str, directory: str, allow_file: bool, trusted: bool = True, agent: str = "") -> None:
         self.remote = remote
         self.directory = directory
+        self.trusted = trusted
         config = [*_CONFIG, f"protocol.file.allow={'always' if allow_file else 'never'}"]
         self.environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
         self.environment |= {
@@ -144,7 +155,7 @@ class _Git:
             "GIT_TERMINAL_PROMPT": "0",
             "GIT_ASKPASS": "",
             "SSH_ASKPASS": "",
-            "GIT_SSH_COMMAND": "ssh -oBatchMode=yes",
+            "GIT_SSH_COMMAND": _SSH,
             "GIT_LFS_SKIP_SMUDGE": "1",
             "GIT_CEILING_DIRECTORIES": os.path.dirname(directory),
             "LC_ALL": "C",
@@ -154,6 +165,11 @@ class _Git:
         for number, pair in enumerate(config):
             key, _, value = pair.partition("=")
             self.environment |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
+        if not trusted:
+            self.environment |= _NOBODY
+            self.environment.pop("SSH_AUTH_SOCK", None)
+            if agent:
+                self.environment |= {"SSH_AUTH_SOCK": agent, "GIT_SSH_COMMAND": _SSH_AGENT}
 
     def run(self, arguments: Sequence[str], *, missing: str = "") -> str:
         """What git prints, stripped. Raises PyrunError with the last of what it says; NotFound if `missing` is."""
@@ -182,6 +198,8 @@ class _Git:
             return NotFound(f"clone {self.remote}", f"no branch, tag or commit '{missing}'")
         for words, reason, hint in _REASONS:
             if words in said:
+                if not self.trusted and reason.startswith("access denied"):
+                    hint = "a Dockerfile has no use of your keys, but with pyrun build --ssh default of the agent"
                 return PyrunError(f"clone {self.remote}", reason, hint=hint)
         return PyrunError(f"clone {self.remote}", why or "git failed")
 
