@@ -17,6 +17,7 @@ from pyrun.runtime.errors import NotFound, PyrunError, UsageError
 from . import image as images
 from . import media, refs, stream, tarread
 from .entry import FILE, HARDLINK, SYMLINK, show, split
+from .inroot import reopen_regular
 from .layout import Ingest, parse_index, parse_json
 from .limits import ArchiveError, Limits
 
@@ -120,12 +121,16 @@ def _read_directory(members: Members, path: str) -> None:
     for directory, _, names in os.walk(top):
         for name in names:
             full = os.path.join(directory, name)
-            fd = os.open(full, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-            with os.fdopen(fd, "rb") as file:
-                if stat.S_ISREG(os.fstat(fd).st_mode) and not os.path.islink(full):
+            handle = os.open(full, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)  # to open a device may be to act on it
+            try:
+                if not stat.S_ISREG(os.fstat(handle).st_mode):
+                    continue
+                with os.fdopen(reopen_regular(handle, full), "rb") as file:
                     members.files[os.path.relpath(full, top)] = members.ingest.add(stream.chunks_of(file))
-                    if len(members.files) > MAX_FILES:
-                        raise ArchiveError(f"image directory '{path}'", f"more than {MAX_FILES} files")
+            finally:
+                os.close(handle)
+            if len(members.files) > MAX_FILES:
+                raise ArchiveError(f"image directory '{path}'", f"more than {MAX_FILES} files")
 
 
 # What is in it ------------------------------------------------------------------------------------------------------

@@ -6,11 +6,14 @@ from __future__ import annotations
 import os
 
 from pyrun.rootfs import media, refs
+from pyrun.rootfs.inroot import reopen_regular
 from pyrun.rootfs.layout import parse_index
 from pyrun.runtime.errors import NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import BinaryIO
+
     from pyrun.rootfs.store import ImageStore
 
 
@@ -46,21 +49,31 @@ def _add(store: ImageStore, directory: str, digest: str) -> str:
     from pyrun.rootfs.layout import load_json
     from pyrun.rootfs.loading import pick_platform
 
-    def blob(wanted: str) -> str:
-        return f"{directory}/blobs/sha256/{wanted[7:]}"
+    def blob(wanted: str) -> BinaryIO:
+        return _regular(f"{directory}/blobs/sha256/{wanted[7:]}")
 
     with store.ingest() as ingest:
         while True:
-            with open(blob(digest), "rb") as file:
+            with blob(digest) as file:
                 data = file.read(store.limits.max_json + 1)
             document = load_json(data, digest, store.limits)
             if not isinstance(document, dict) or "manifests" not in document:
                 break
-            digest = str(pick_platform(images.array(document["manifests"], "index: manifests"))["digest"])
+            # checked once more: a digest becomes part of a path
+            digest = str(pick_platform(parse_index(data, f"index {digest}"))["digest"])
         ingest.add([data], digest=digest)
         config, layers = images.manifest_blobs(document)
         for wanted, _, _ in (config, *layers):
             if not ingest.pin(wanted):
-                with open(blob(wanted), "rb") as file:
+                with blob(wanted) as file:
                     ingest.add(iter(lambda: file.read(1 << 18), b""), digest=wanted)
         return store.add(ingest, digest, exact=False).id
+
+
+def _regular(path: str) -> BinaryIO:
+    """A file for reading; what is none, a FIFO that would hold the build or a device, is never opened."""
+    handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        return open(reopen_regular(handle, path), "rb")
+    finally:
+        os.close(handle)

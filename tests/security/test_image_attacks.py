@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attacks on the host by a stranger's Dockerfile, layout or archive, tried."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
+
+import pytest
+
+from requires import requires
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from cli import Pyrun
+
+pytestmark = requires(root=True)
+
+INDEX = "application/vnd.oci.image.index.v1+json"
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+
+
+# ---- the caller's logins are not a Dockerfile's ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def asking() -> Iterator[tuple[int, list[str]]]:
+    """The port of a server that wants a password for everything, and the Authorization headers that it got."""
+    got: list[str] = []
+
+    class Asks(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            got.append(self.headers.get("Authorization", ""))
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", "Basic realm=x")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:  # type: ignore[override]
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Asks)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server.server_address[1], got
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_a_dockerfile_does_not_log_in_with_the_callers_netrc(
+    pyrun: Pyrun, base_image: str, tmp_path: Path, asking: tuple[int, list[str]]
+) -> None:
+    """ADD of a private repository asks without a password; the same URL as the context is the caller's own wish."""
+    port, got = asking
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password mine\n")
+    (tmp_path / "Dockerfile").write_text(f"FROM {base_image}\nADD http://127.0.0.1:{port}/private.git /x\n")
+    home = {"HOME": str(tmp_path)}
+    failed = pyrun("build", str(tmp_path), env=home)
+    assert failed.rc != 0
+    assert "access denied" in failed.err
+    assert got
+    assert not any(got)
+    pyrun("build", f"http://127.0.0.1:{port}/private.git", env=home)
+    assert "Basic " + base64.b64encode(b"me:mine").decode() in got
+
+
+@pytest.mark.parametrize("lent", [False, True])
+def test_a_dockerfile_has_the_callers_agent_only_when_it_is_lent(
+    pyrun: Pyrun, base_image: str, tmp_path: Path, lent: bool
+) -> None:
+    """ssh gets no key of the caller's, and the agent with --ssh default alone."""
+    seen = tmp_path / "seen"
+    (tmp_path / "ssh").write_text(f'#!/bin/sh\necho "$SSH_AUTH_SOCK $*" >>{seen}\nexit 1\n')
+    (tmp_path / "ssh").chmod(0o755)
+    (tmp_path / "Dockerfile").write_text(f"FROM {base_image}\nADD git@127.0.0.1:corp/private.git /x\n")
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SSH_AUTH_SOCK": "/the/agent"}
+    pyrun("build", *(["--ssh", "default"] if lent else []), str(tmp_path), env=env)
+    socket, *arguments = seen.read_text().splitlines()[0].split(" ")
+    assert socket == ("/the/agent" if lent else "")
+    assert ("-oIdentityAgent=none" in arguments) is not lent
+    assert "-oIdentityFile=none" in arguments
+
+
+# ---- layouts ---------------------------------------------------------------------------------------------------------
+
+
+def layout(directory: Path, digest: str) -> Path:
+    """An OCI layout whose index names an index that names the manifest `digest`."""
+    blobs = directory / "blobs/sha256"
+    blobs.mkdir(parents=True)
+    inner = json.dumps({"schemaVersion": 2, "manifests": [{"mediaType": MANIFEST, "digest": digest, "size": 9}]})
+    name = hashlib.sha256(inner.encode()).hexdigest()
+    (blobs / name).write_text(inner)
+    outer = {"mediaType": INDEX, "digest": f"sha256:{name}", "size": len(inner)}
+    (directory / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [outer]}))
+    (directory / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    return directory
+
+
+def from_layout(pyrun: Pyrun, tmp_path: Path) -> str:
+    """What a build says whose base image is that layout."""
+    (tmp_path / "Dockerfile").write_text("FROM theirs\n")
+    context = f"theirs=oci-layout://{tmp_path}/layout"
+    result = pyrun("build", "--build-context", context, str(tmp_path), timeout=20)
+    assert result.rc != 0
+    return result.err
+
+
+def test_a_digest_in_a_layout_is_no_path(pyrun: Pyrun, tmp_path: Path) -> None:
+    """A nested index names "sha256:../…", a FIFO of the host: it is not opened, which would hold the build for ever."""
+    os.mkfifo(tmp_path / "fifo")
+    layout(tmp_path / "layout", "sha256:../../../fifo")
+    assert "not a sha256 digest" in from_layout(pyrun, tmp_path)
+
+
+def test_a_blob_that_is_a_fifo_is_not_opened(pyrun: Pyrun, tmp_path: Path) -> None:
+    """It is refused as no regular file."""
+    layout(tmp_path / "layout", f"sha256:{'a' * 64}")
+    os.mkfifo(tmp_path / "layout/blobs/sha256" / ("a" * 64))
+    assert "not a regular file" in from_layout(pyrun, tmp_path)
+
+
+def test_load_of_a_directory_opens_files_only(pyrun: Pyrun, base_image: str, tmp_path: Path) -> None:
+    """Links to devices (opening /dev/watchdog starts it), to files and to nowhere are left out, and so are FIFOs."""
+    pyrun.ok("save", "-o", str(tmp_path / "image.tar"), base_image)
+    there = tmp_path / "there"
+    there.mkdir()
+    subprocess.run(["tar", "-C", str(there), "-xf", str(tmp_path / "image.tar")], check=True)
+    (there / "tty").symlink_to("/dev/tty")  # ENXIO for one without a terminal
+    (there / "nowhere").symlink_to("/nowhere/at/all")
+    os.mkfifo(there / "fifo")
+    assert base_image in pyrun.ok("load", "-i", str(there))
