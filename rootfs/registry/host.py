@@ -121,7 +121,7 @@ class Host:
     def document(
         self, target: str, cap: int, what: str, *, headers: Mapping[str, str] | None = None
     ) -> tuple[Reply, bytes]:
-        """A GET's reply (closed) and its whole body of at most `cap` bytes; again if the connection breaks meanwhile.
+        """A closed reply to GET and its whole body of at most `cap` bytes; again if the connection breaks meanwhile.
 
         `what` is the document's name for messages. A status that is no 200 has no body here: see Reply.refusal().
         """

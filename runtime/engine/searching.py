@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from pyrun.rootfs.registry.transport import Host
+    from pyrun.rootfs.registry.host import Host
 
 HUB_INDEX = "index.docker.io"  # answers searches for docker.io
 MAX_ANSWER = 4 << 20  # bytes of one page of results

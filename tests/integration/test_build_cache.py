@@ -45,6 +45,12 @@ def test_times_of_files_do_not_count(build: Builds) -> None:
     assert build(ALL).id == first.id
 
 
+def replace_link(path: Path, target: str) -> None:
+    """Another symbolic link in the place of one."""
+    path.unlink()
+    path.symlink_to(target)
+
+
 def test_content_mode_name_and_target_of_files_count(build: Builds) -> None:
     """COPY runs again after a change of content, of a mode, of a name, of a link's target; what comes after it too."""
     dockerfile = "FROM busybox\nCOPY d /d\nRUN ls -l /d > /out\n"
@@ -54,7 +60,7 @@ def test_content_mode_name_and_target_of_files_count(build: Builds) -> None:
         lambda: (build.context / "d/a").chmod(0o755),
         lambda: (build.context / "d/a").rename(build.context / "d/c"),
         lambda: (build.context / "d/link").symlink_to("b"),
-        lambda: [(build.context / "d/link").unlink(), (build.context / "d/link").symlink_to("c")],
+        lambda: replace_link(build.context / "d/link", "c"),
         (build.context / "d/empty").mkdir,
         lambda: (build.context / "d/empty").chmod(0o700),
         (build.context / "d/c").unlink,

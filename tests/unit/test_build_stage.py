@@ -131,8 +131,14 @@ def test_records_of_other_versions_are_none() -> None:
     good = {"layer": layer(1, "t").asdict()}
     assert cache.layer_of(good) == layer(1, "t")
     fields = layer(1).asdict()
-    wrong = [{"size": "1"}, {"size": None}, {"digest": 5}]
-    for bad in ({}, {"layer": {}}, {"layer": "x"}, *({"layer": {**fields, **one}} for one in wrong)):
+    wrong: list[dict[str, Any]] = [{"size": "1"}, {"size": None}, {"digest": 5}]
+    records: list[dict[str, Any]] = [
+        {},
+        {"layer": {}},
+        {"layer": "x"},
+        *({"layer": {**fields, **one}} for one in wrong),
+    ]
+    for bad in records:
         assert cache.layer_of(bad) is None
 
 
