@@ -39,8 +39,15 @@ class DockerfileError(UsageError):
     """What is wrong in a Dockerfile: `what` is "Dockerfile:7"; `line` is 1-based, 0 for the file as a whole."""
 
     def __init__(self, path: str, line: int, why: str, *, hint: str = "") -> None:
-        super().__init__(f"{path}:{line}" if line else path, why, hint=hint)
+        super().__init__(f"{path}:{line}" if line else path, _shown(why), hint=_shown(hint))
         self.line = line
+
+
+def _shown(text: str) -> str:
+    """Control characters made visible: progress is printed as it comes, and a file may come from anywhere."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or "\udc80" <= char <= "\udcff" else repr(char)[1:-1] for char in text)
 
 
 class Heredoc(Record):

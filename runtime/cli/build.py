@@ -97,14 +97,13 @@ def _shell(ctx: Context) -> int:
 
 def _check(args: Args, ctx: Context, options: o.BuildOptions) -> int:
     """--check: what BuildKit's rules find in the Dockerfile. 1 if there is anything."""
-    from pyrun.rootfs.build import lint
+    from pyrun.runtime.engine.build import solve
     from pyrun.runtime.engine.build.progress import Progress
-    from pyrun.runtime.engine.build.solve import load
     from pyrun.runtime.engine.build.work import Work
 
     with Work(ctx.paths, options, Progress()) as work:
-        graph = load(work, sys.stdin.buffer)
-        findings = lint.check(graph.file, build_args=dict(options.build_args))
+        graph = solve.load(work, sys.stdin.buffer)
+        findings = solve.findings(graph)
         path = graph.file.path
         lines = graph.file.lines
     if not findings:

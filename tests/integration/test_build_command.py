@@ -230,6 +230,11 @@ def test_check(build: Builds) -> None:
     assert result.rc == 1
     assert "MaintainerDeprecated" in result.out
     assert "Dockerfile:2" in result.out
+    (build.context / "Dockerfile").write_text("FROM busybox\nCOPY a /$NOPE\n")
+    (build.context / ".dockerignore").write_text("a\n")
+    result = build.pyrun("build", "--check", str(build.context))
+    assert "CopyIgnoredFile" in result.out  # it knows .dockerignore,
+    assert "nothing sets $NOPE" in result.out  # and what an image that is here has in its environment
     (build.context / "Dockerfile").write_text('FROM busybox\nCMD ["x"]\n')
     assert build.pyrun.ok("build", "--call", "check", str(build.context)) == "Check complete, no warnings found."
 

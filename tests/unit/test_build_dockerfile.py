@@ -90,6 +90,7 @@ def test_empty_lines_in_a_continuation_are_noticed() -> None:
         ("FROM a\n\nRUNN x\n", "Dockerfile:3: unknown instruction 'RUNN'", "did you mean RUN?"),
         ("form a\n", "Dockerfile:1: unknown instruction 'form'", "did you mean from?"),
         ("FROM a\nENTRYPOINTS x\n", "Dockerfile:2: unknown instruction 'ENTRYPOINTS'", "did you mean ENTRYPOINT?"),
+        ("FROM a\n\x1b[31mX y\n", "Dockerfile:2: unknown instruction '\\x1b[31mX'", ""),
         ("FROM a\nxyzzyx y\n", "Dockerfile:2: unknown instruction 'xyzzyx'", ""),
         ("FROM a\nworkdır x\n", "Dockerfile:2: unknown instruction 'workdır'", "did you mean workdir?"),
         ("", "Dockerfile: there is no instruction in it", "start with FROM <image>"),

@@ -49,9 +49,14 @@ def excerpt(lines: Sequence[str], first: int, last: int) -> list[str]:
     width = max(4, len(str(end)))
     marks = {True: ">>>", False: "   "}
     return [
-        f"{number:>{width}} | {marks[first <= number <= last]} {lines[number - 1]}".rstrip()
+        f"{number:>{width}} | {marks[first <= number <= last]} {_plain(lines[number - 1])}".rstrip()
         for number in range(start, end + 1)
     ]
+
+
+def _plain(line: str) -> str:
+    """A line that cannot steer the terminal: the Dockerfile may come with a context from anywhere."""
+    return "".join(char if char.isprintable() or char == "\t" or "\udc80" <= char <= "\udcff" else "�" for char in line)
 
 
 def report(error: BaseException) -> list[str]:

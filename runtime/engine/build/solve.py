@@ -15,7 +15,7 @@ import os
 
 from pyrun.rootfs.build import dockerfile as language
 from pyrun.rootfs.build import instructions, platforms
-from pyrun.runtime.errors import UsageError
+from pyrun.runtime.errors import PyrunError, UsageError
 from pyrun.runtime.record import Record
 
 from . import configure
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from pyrun.rootfs.build.lint import Finding
     from pyrun.runtime.monitor.worker import WorkerLink
     from pyrun.runtime.paths import Paths
 
@@ -157,12 +158,28 @@ def build(
         return built
 
 
+def findings(graph: Graph) -> list[Finding]:
+    """What the rules find in the Dockerfile, given .dockerignore and the base images that are here already."""
+    from pyrun.rootfs.build import lint
+
+    def environment(name: str) -> dict[str, str] | None:
+        store = graph.work.store
+        try:
+            with store.hold():
+                return dict(item.partition("=")[::2] for item in store.resolve(name).config.env)
+        except PyrunError:
+            return None
+
+    ignore = graph.work.context.tree.ignore
+    return lint.check(graph.file, build_args=graph.build_args, ignore=ignore, environment=environment)
+
+
 def remarks(graph: Graph) -> tuple[str, ...]:
     """What the rules find, and build arguments that no ARG takes. Raises UsageError under `# check=error=true`."""
     from pyrun.rootfs.build import lint
 
     file, options = graph.file, graph.work.options
-    found = lint.check(file, build_args=graph.build_args, ignore=graph.work.context.tree.ignore)
+    found = findings(graph)
     lines = [f"{finding} (line {finding.line})" for finding in found]
     if found and lint.file_options(file).error:
         error = UsageError(f"{file.path}:{found[0].line}", f"{found[0]}", hint="the file says check=error=true")
