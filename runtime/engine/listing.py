@@ -115,14 +115,22 @@ def written(paths: Paths, container: Container) -> str:
 
 def disk_usage(directory: str) -> int:
     """Bytes of the regular files below a directory; links are not followed, what vanishes meanwhile does not count."""
+    import stat
+
+    from pyrun.rootfs.walk import directories
+
     total = 0
-    for parent, _, names in os.walk(directory):
-        for name in names:
-            try:
-                found = os.lstat(f"{parent}/{name}")
-            except OSError:
-                continue
-            total += found.st_size if found.st_nlink == 1 else found.st_size // found.st_nlink
+    try:
+        for fd, names in directories(directory):
+            for name in names:
+                try:
+                    found = os.lstat(name, dir_fd=fd)
+                except OSError:
+                    continue
+                if not stat.S_ISDIR(found.st_mode):
+                    total += found.st_size if found.st_nlink == 1 else found.st_size // found.st_nlink
+    except OSError:
+        pass  # it is not there, or not ours to read
     return total
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pyrun.rootfs.walk import directories
 from requires import requires
 
 if TYPE_CHECKING:
@@ -141,3 +142,54 @@ def test_load_of_a_directory_opens_files_only(pyrun: Pyrun, base_image: str, tmp
     (there / "nowhere").symlink_to("/nowhere/at/all")
     os.mkfifo(there / "fifo")
     assert base_image in pyrun.ok("load", "-i", str(there))
+
+
+# ---- trees that are too deep for recursion ---------------------------------------------------------------------------
+
+DEEPER = "i=0; while [ $i -lt 1500 ]; do mkdir d; cd d || exit 1; i=$((i+1)); done; echo x >f"
+
+
+def test_a_deep_cache_can_be_looked_at_and_pruned(pyrun: Pyrun, base_image: str, tmp_path: Path) -> None:
+    """A RUN nests 1500 directories in its cache: `builder du`, `system df` and `builder prune` work all the same."""
+    script = f"FROM {base_image}\nRUN --mount=type=cache,id=deep,target=/c cd /c; {DEEPER}\n"
+    (tmp_path / "Dockerfile").write_text(script)
+    pyrun.ok("build", str(tmp_path))
+    pyrun.ok("builder", "du")
+    pyrun.ok("system", "df")
+    pyrun.ok("builder", "prune", "-af")
+    assert not os.listdir(f"{pyrun.paths.data}/build/cache")
+
+
+def test_a_deep_layer_is_an_error_with_a_reason(pyrun: Pyrun, base_image: str, tmp_path: Path) -> None:
+    """Also when its times are to be clamped, which walks it first."""
+    (tmp_path / "Dockerfile").write_text(f"FROM {base_image}\nRUN cd /tmp; {DEEPER}\n")
+    failed = pyrun("build", "--build-arg", "SOURCE_DATE_EPOCH=1", str(tmp_path))
+    assert failed.rc == 1
+    assert "more than 256 directories deep" in failed.err
+
+
+def test_a_container_with_a_deep_tree_is_listed(pyrun: Pyrun, base_image: str) -> None:
+    """`ps --size` walks what the container wrote."""
+    script = f"cd /tmp; {DEEPER}; echo x >/ready; sleep 100"
+    name = pyrun.ok("run", "-d", base_image, "sh", "-c", script).strip()
+    try:
+        pyrun.ok("exec", name, "sh", "-c", "until [ -s /ready ]; do sleep 0.1; done")
+        assert pyrun.ok("ps", "--size", "--filter", f"id={name}").rstrip().endswith(" 4B")
+    finally:
+        pyrun.ok("rm", "-f", name)
+
+
+def test_the_walk_ends_when_the_way_back_is_moved(tmp_path: Path) -> None:
+    """ ".." of a directory that was moved is another place: nothing there is entered."""
+    (tmp_path / "top/a/b").mkdir(parents=True)
+    (tmp_path / "top/z").mkdir()
+    (tmp_path / "other/stranger").mkdir(parents=True)
+    (tmp_path / "top/link").symlink_to(tmp_path / "other")
+    seen = []
+    for fd, names in directories(str(tmp_path / "top")):
+        seen += names
+        if names == ["b"]:
+            os.rename(tmp_path / "top/a", tmp_path / "other/a")
+        os.fstat(fd)
+    assert "stranger" not in seen
+    assert {"a", "z", "link"} <= set(seen)

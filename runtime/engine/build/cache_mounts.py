@@ -16,9 +16,11 @@ import errno
 import fcntl
 import hashlib
 import os
+import stat
 import time
 
 from pyrun.rootfs.inroot import remove_path
+from pyrun.rootfs.walk import directories
 from pyrun.runtime import files
 from pyrun.runtime.engine.build.failure import Cancelled
 from pyrun.runtime.events import step
@@ -227,13 +229,15 @@ def tree_size(path: str) -> int:
 
 
 def _walk(path: str, seen: set[tuple[int, int]]) -> Iterator[os.stat_result]:
-    for _, _, names, fd in os.fwalk(path, follow_symlinks=False):
+    for fd, names in directories(path):
         for name in names:
             try:
                 info = os.stat(name, dir_fd=fd, follow_symlinks=False)
             except FileNotFoundError:
                 continue
             key = (info.st_dev, info.st_ino)
+            if stat.S_ISDIR(info.st_mode):
+                continue
             if info.st_nlink == 1 or key not in seen:
                 seen.add(key)
                 yield info

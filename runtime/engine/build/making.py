@@ -149,8 +149,10 @@ def clamp_times(directory: str, epoch: int) -> None:
     By fd and without following links: the tree may hold anything.
     """
     limit = epoch * SECOND
-    for _, directories, names, fd in os.fwalk(directory, topdown=False, follow_symlinks=False):
-        for name in (*directories, *names):
+    from pyrun.rootfs.walk import directories
+
+    for fd, names in directories(directory):
+        for name in names:
             info = os.stat(name, dir_fd=fd, follow_symlinks=False)
             if info.st_mtime_ns > limit:
                 os.utime(name, ns=(limit, limit), dir_fd=fd, follow_symlinks=False)
