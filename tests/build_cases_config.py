@@ -118,6 +118,7 @@ CASES = (
     refuses("workdir-on-a-file", "RUN echo >/x", "WORKDIR /x/y"),
     refuses("workdir-without-path", "WORKDIR"),
     Case("workdir-of-the-base", "FROM base:1\nCOPY f x\n", {"f": "1"}, base="FROM busybox\nWORKDIR /w\n"),
+    says("workdir-with-blanks", 'WORKDIR "/a b"', "RUN pwd >f", "WORKDIR /c d", "RUN pwd >f"),
     # ONBUILD
     Case("onbuild", "FROM base:1\nRUN cat /c >/d\n", {"f": "x"},
          base="FROM busybox\nONBUILD ENV a=1\nONBUILD COPY f /c\nONBUILD RUN echo $a >/r\nONBUILD CMD [\"x\"]\n"),
@@ -129,6 +130,8 @@ CASES = (
     refuses("onbuild-empty", "ONBUILD"),
     # stages
     Case("target", "FROM busybox AS One\nLABEL s=1\nFROM one AS two\nLABEL t=2\nFROM missing-image\n", flags=("--target", "two")),
+    Case("target-in-the-middle", "FROM busybox AS a\nRUN echo a >/a\nFROM a AS b\nRUN echo b >/b\nFROM b AS c\nRUN false\n",
+         flags=("--target", "b")),
     Case("target-by-number", "FROM busybox\nLABEL s=1\nFROM busybox\nLABEL s=2\n", flags=("--target", "0"), fails="theirs",
          why="COPY --from takes a number too"),
     Case("target-in-other-case", "FROM busybox AS base\nLABEL s=1\nFROM busybox\n", flags=("--target", "BASE")),

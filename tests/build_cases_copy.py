@@ -70,6 +70,9 @@ CASES = (
     copies("modes", "COPY . /x/", "COPY run.sh /bin/", "COPY set /bin/", files=SCRIPTS),
     copies("empty-directory", "COPY d/empty /x", "COPY d/empty /y/"),
     copies("names", "COPY . /x/", files={"grün": "1", " b ": "2", "new\nline": "3", "-dash": "4", ".hidden": "5", "a'b\"": "6"}),
+    copies("over-the-root", "COPY . /", files={"tmp/x": "1", "etc/y": "2", "bin/z": "3"}),
+    copies("the-same-twice", "COPY f f /x/"),
+    copies("the-same-name-twice", "COPY f d/f /x/", files={"f": "1", "d/f": "2"}),
     # symbolic links of the context
     copies("link-in-a-directory", "COPY . /x/", files=LINKS),
     copies("link-to-a-file", "COPY to-f /x", "COPY to-f /y/", files=LINKS),

@@ -23,6 +23,13 @@ CASES = (
     runs("environment", "ENV a=1", "RUN env | grep -v HOSTNAME | sort >/x", "USER daemon", "RUN env | sort | grep -v HOSTNAME >/tmp/y"),
     runs("directory", "RUN pwd >/x", "WORKDIR /w", "RUN pwd >/y; echo $PWD >>/y"),
     runs("umask", "RUN umask >/x; touch /y; mkdir /z"),
+    runs("privileges", "RUN grep -E 'Cap|NoNew|Seccomp:|Groups' /proc/self/status >/x"),
+    runs("devices", "RUN ls -l /dev | awk '{print $1,$3,$4,$NF}' >/x"),
+    runs("home", "RUN echo $HOME >/x", "USER nobody", "RUN echo $HOME >/tmp/y", "USER 4242", "RUN echo $HOME >/tmp/z"),
+    runs("groups", "USER 7", "RUN id >/tmp/x", "USER daemon:users", "RUN id >/tmp/y"),
+    runs("left-in-the-background", "RUN (sleep 100 &) ; echo ok >/x"),
+    runs("output-of-any-bytes", "RUN printf '\\377\\0x\\r\\n'; echo ok >/x"),
+    runs("root-directory", "RUN chown 5:6 / && chmod 711 /", "RUN touch /y"),
     # what is removed and replaced
     runs("removed-file", MAKE, "RUN rm /d/one"),
     runs("removed-directory", MAKE, "RUN rm -r /d/sub"),
