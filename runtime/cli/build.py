@@ -7,6 +7,7 @@ import os
 import sys
 
 from pyrun.runtime.cli import values
+from pyrun.runtime.cli.context import lines_for, render
 from pyrun.runtime.cli.flags import LIST, SWITCH, VALUE, Args, Command, Flag
 from pyrun.runtime.engine.build import options as o
 from pyrun.runtime.engine.humanize import digits, parse_size, signed
@@ -46,10 +47,8 @@ def _build(args: Args, ctx: Context, options: o.BuildOptions) -> int:
     except (PyrunError, OSError) as error:
         progress.close()
         if not _machine(args):
-            ctx.stderr.writelines(f"{line}\n" for line in failure.report(error))
+            ctx.stderr.writelines(lines_for(ctx.stderr, f"{line}\n") for line in failure.report(error))
         if options.debug_shell and isinstance(error, failure.StepFailed):
-            from pyrun.runtime.cli.context import render
-
             render(error, ctx.stderr)
             return _shell(ctx)
         if isinstance(error, PyrunError) and error.code == EXIT_FAULT:
@@ -59,7 +58,7 @@ def _build(args: Args, ctx: Context, options: o.BuildOptions) -> int:
     if built.warnings and not _machine(args):
         count = len(built.warnings)
         ctx.stderr.write(f"{count} warning{'s' if count != 1 else ''} found (pyrun build --check shows the lines):\n")
-        ctx.stderr.writelines(f" - {text}\n" for text in built.warnings)
+        ctx.stderr.writelines(lines_for(ctx.stderr, f" - {text}\n") for text in built.warnings)
     if args.on("quiet") and built.image_id:
         ctx.print(built.image_id)
     return 0
@@ -85,7 +84,7 @@ def _progress(args: Args, ctx: Context) -> Progress:
         from pyrun.runtime.engine.build.live import Live
 
         return Live(ctx.stderr)
-    return p.Plain(ctx.stderr.write)
+    return p.Plain(lambda text: ctx.stderr.write(lines_for(ctx.stderr, text)))
 
 
 def _shell(ctx: Context) -> int:
@@ -114,8 +113,9 @@ def _check(args: Args, ctx: Context, options: o.BuildOptions) -> int:
     count = len(findings)
     ctx.print(f"Check complete, {count} warning{'s have' if count != 1 else ' has'} been found!")
     for finding in findings:
-        ctx.print("", f"WARNING: {finding.rule}", finding.message, f"{path}:{finding.line}", "-" * 20)
-        ctx.print(*(excerpt(lines, finding.line, finding.line) if finding.line else ()), "-" * 20)
+        shown = excerpt(lines, finding.line, finding.line) if finding.line else ()
+        text = ("", f"WARNING: {finding.rule}", finding.message, f"{path}:{finding.line}", "-" * 20, *shown, "-" * 20)
+        ctx.print(*(lines_for(ctx.stdout, line) for line in text))
     return 1
 
 
@@ -133,7 +133,7 @@ def _explain(ctx: Context, options: o.BuildOptions) -> int:
             stage = line.stage
             if stage:
                 ctx.print(f"stage {stage}")
-        ctx.print(f"{line.line:>4}  {line.fate:<8} {line.text}")
+        ctx.print(lines_for(ctx.stdout, f"{line.line:>4}  {line.fate:<8} {line.text}"))
     return 0
 
 

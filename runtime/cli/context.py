@@ -68,3 +68,10 @@ def one_line(text: str) -> str:
 def printable(ctx: Context, text: str) -> str:
     """`text` as data for a program, or with control characters made visible for a terminal."""
     return one_line(text) if ctx.stdout.isatty() else text
+
+
+def lines_for(stream: TextIO, text: str) -> str:
+    """The same for lines of text that others wrote, a build's output or a Dockerfile, on their way to `stream`."""
+    if not stream.isatty():
+        return text
+    return "".join(char if char in "\n\t" else one_line(char) for char in text)

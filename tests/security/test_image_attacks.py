@@ -7,6 +7,7 @@ import base64
 import hashlib
 import json
 import os
+import shlex
 import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -45,7 +46,7 @@ def asking() -> Iterator[tuple[int, list[str]]]:
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        def log_message(self, *_: object) -> None:  # type: ignore[override]
+        def log_message(self, *_: object) -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Asks)
@@ -193,3 +194,28 @@ def test_the_walk_ends_when_the_way_back_is_moved(tmp_path: Path) -> None:
         os.fstat(fd)
     assert "stranger" not in seen
     assert {"a", "z", "link"} <= set(seen)
+
+
+# ---- what others write does not steer the terminal -------------------------------------------------------------------
+
+HOSTILE = 'RUN printf "\\033]0;title\\007\\302\\2332J\\rforged\\n"; echo \x1b]0;file\x07; exit 3\n'
+
+
+@pytest.mark.parametrize("mode", [["--progress", "plain"], ["--progress", "tty"], ["--explain"], ["--check"]])
+def test_no_escape_sequence_reaches_the_terminal(
+    pyrun: Pyrun, base_image: str, tmp_path: Path, mode: list[str]
+) -> None:
+    """Not from a step's output, nor from the Dockerfile's lines. A file gets the bytes as they are."""
+    (tmp_path / "Dockerfile").write_text(f"FROM {base_image}\nmaintainer \x1b]0;me\x07\n{HOSTILE}")
+    command = shlex.join([pyrun.command, "build", *mode, str(tmp_path)])
+    there = {**pyrun.environ, "NO_COLOR": "1"}
+    ran = subprocess.run(["script", "-qec", command, "/dev/null"], env=there, capture_output=True, timeout=60)
+    shown = ran.stdout.decode()
+    assert "0;me" in shown
+    for forbidden in ("\x1b]", "\x07", "\x9b", "\rforged"):
+        assert forbidden not in shown
+    if mode[-1] == "plain":
+        assert (
+            b"\x1b]0;title\x07"
+            in subprocess.run(shlex.split(command), env=there, capture_output=True, check=False, timeout=60).stderr
+        )

@@ -119,7 +119,7 @@ class Live(Progress):
             for vertex in vertices:
                 if vertex not in hidden:
                     lines += self._of(vertex, width, final=final)
-            return lines + [(f" - {note}", "yellow") for note in self._notes]
+            return lines + [(f" - {_plain(note)}", "yellow") for note in self._notes]
 
     def _of(self, vertex: Vertex, width: int, *, final: bool) -> list[Line]:
         end = vertex.ended or time.time()
