@@ -351,7 +351,7 @@ def test_the_agents_socket(steps: Steps, agent: str) -> None:
 
 
 def test_the_relay_to_the_agent(agent: str, tmp_path: Path) -> None:
-    """Bytes go through, for several connections at a time, and close() ends them, also one that does not read."""
+    """Requests go through, for several connections at a time, and close() ends them, also one that does not read."""
     relay = AgentRelay(str(tmp_path), agent).start(0, 0, 0o600)
     with (
         socket.socket(socket.AF_UNIX) as one,
@@ -361,15 +361,14 @@ def test_the_relay_to_the_agent(agent: str, tmp_path: Path) -> None:
         for client in (one, two, bad):
             client.settimeout(20)
             client.connect(relay.path)
-        one.sendall(b"abc")
-        two.sendall(b"12")
-        assert (one.recv(10), two.recv(10)) == (b"cba", b"21")
+        one.sendall(b"\0\0\0\4\x0babc")
+        two.sendall(b"\0\0\0\3\x0d12")
+        assert (one.recv(10), two.recv(10)) == (b"cba\x0b\4\0\0\0", b"21\x0d\3\0\0\0")
         bad.setblocking(False)
-        try:
-            for _ in range(100):
-                bad.send(b"x" * 65536)
-        except BlockingIOError:
-            pass
+        with contextlib.suppress(BlockingIOError):
+            left = (b"\0\0\xff\xfc\x0b" + b"x" * 0xFFFB) * 100
+            while left:
+                left = left[bad.send(left) :]
         relay.close()
         assert one.recv(10) == b""
     assert not any(thread.name == "ssh agent" for thread in threading.enumerate())

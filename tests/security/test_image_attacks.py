@@ -8,14 +8,17 @@ import hashlib
 import json
 import os
 import shlex
+import socket
 import subprocess
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pyrun.rootfs.walk import directories
+from pyrun.runtime.engine.build.agent import AgentRelay
 from requires import requires
 
 if TYPE_CHECKING:
@@ -209,7 +212,9 @@ def test_no_escape_sequence_reaches_the_terminal(
     (tmp_path / "Dockerfile").write_text(f"FROM {base_image}\nmaintainer \x1b]0;me\x07\n{HOSTILE}")
     command = shlex.join([pyrun.command, "build", *mode, str(tmp_path)])
     there = {**pyrun.environ, "NO_COLOR": "1"}
-    ran = subprocess.run(["script", "-qec", command, "/dev/null"], env=there, capture_output=True, timeout=60)
+    ran = subprocess.run(
+        ["script", "-qec", command, "/dev/null"], env=there, capture_output=True, check=False, timeout=60
+    )
     shown = ran.stdout.decode()
     assert "0;me" in shown
     for forbidden in ("\x1b]", "\x07", "\x9b", "\rforged"):
@@ -219,3 +224,59 @@ def test_no_escape_sequence_reaches_the_terminal(
             b"\x1b]0;title\x07"
             in subprocess.run(shlex.split(command), env=there, capture_output=True, check=False, timeout=60).stderr
         )
+
+
+# ---- the caller's ssh agent ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Iterator[str]:
+    """The socket of an ssh-agent with one key, which lies at tmp_path/key."""
+    path = str(tmp_path / "agent.sock")
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "key")], check=True)
+    process = subprocess.Popen(["ssh-agent", "-D", "-a", path], stdout=subprocess.DEVNULL)
+    try:
+        while not os.path.exists(path):
+            time.sleep(0.01)
+        assert ssh_add(path, str(tmp_path / "key")).returncode == 0
+        yield path
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def ssh_add(path: str, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["ssh-add", *words],
+        env={**os.environ, "SSH_AUTH_SOCK": path, "SSH_ASKPASS_REQUIRE": "never"},
+        capture_output=True, text=True, check=False, timeout=20, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+@requires(tools=("ssh-agent", "ssh-add", "ssh-keygen"))
+def test_a_step_can_sign_with_the_agents_keys_and_nothing_else(agent: str, tmp_path: Path) -> None:
+    """It cannot remove keys, add its own, or have a library loaded; what is no request ends its connection."""
+    (tmp_path / "relay").mkdir()
+    relay = AgentRelay(str(tmp_path / "relay"), agent).start(0, 0, 0o600)
+    try:
+        key = str(tmp_path / "key")
+        assert "ED25519" in ssh_add(relay.path, "-l").stdout
+        assert ssh_add(relay.path, "-T", f"{key}.pub").returncode == 0
+        assert ssh_add(relay.path, "-D").returncode != 0
+        assert ssh_add(relay.path, "-d", f"{key}.pub").returncode != 0
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", f"{key}2"], check=True)
+        assert ssh_add(relay.path, f"{key}2").returncode != 0
+        for kind in (17, 18, 19, 20, 21, 22, 23, 25, 26, 255):
+            with socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(20)
+                client.connect(relay.path)
+                client.sendall(b"\0\0\0\5" + bytes([kind]) + b"\0\0\0\0")
+                assert client.recv(100) == b"\0\0\0\1\5"
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(20)
+            client.connect(relay.path)
+            client.sendall(b"\xff" * 8)
+            assert client.recv(100) == b""
+        assert ssh_add(agent, "-l").stdout.count("ED25519") == 1
+    finally:
+        relay.close()
