@@ -188,11 +188,11 @@ def open_context(
         return _from_stream(stdin, source, scratch)
     repository = giturl.parse(source, allow_file=allow_file)
     if repository is not None and not (repository.maybe_local and os.path.isdir(source)):
-        from . import git
+        from . import git, remote
 
         directory = git.clone(repository, scratch=scratch, allow_file=allow_file, keep_git_dir=keep_git_dir)
         return Context(
-            Tree.directory(directory, f"the repository {repository.remote}"),
+            Tree.directory(directory, f"the repository {remote.shown(repository.remote)}"),
             source,
             stdin=stdin,
             remote=True,

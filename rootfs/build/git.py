@@ -16,6 +16,7 @@ from pyrun.runtime.errors import NotFound, PyrunError, UsageError
 from pyrun.runtime.events import step
 
 from . import giturl
+from .remote import shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def clone(
     keep = bool(repository.keep_git) if keep_git_dir is None else keep_git_dir
     top = tempfile.mkdtemp(prefix="git-", dir=scratch)
     git = _Git(repository.remote, top, allow_file, trusted, agent)
-    with step("build", f"git clone {repository.remote} {repository.ref}".rstrip()):
+    with step("build", f"git clone {shown(repository.remote)} {repository.ref}".rstrip()):
         git.run(["init", "--quiet", "--template="])
         git.run(["remote", "add", "origin", repository.remote])
         commit = _fetch(git, repository)
@@ -135,7 +136,8 @@ def _is_commit(ref: str) -> bool:
 def _checked(commit: str, repository: Repository) -> str:
     if repository.commit and not commit.startswith(repository.commit):
         raise PyrunError(
-            f"clone {repository.remote}", f"'{repository.ref or 'HEAD'}' is commit {commit}, not {repository.commit}"
+            f"clone {shown(repository.remote)}",
+            f"'{repository.ref or 'HEAD'}' is commit {commit}, not {repository.commit}",
         )
     return commit
 
@@ -144,7 +146,7 @@ class _Git:
     """Runs git in one directory, with nothing of the outside but what is listed above."""
 
     def __init__(self, remote: str, directory: str, allow_file: bool, trusted: bool = True, agent: str = "") -> None:
-        self.remote = remote
+        self.remote = shown(remote)  # for messages
         self.directory = directory
         self.trusted = trusted
         config = [*_CONFIG, f"protocol.file.allow={'always' if allow_file else 'never'}"]
@@ -252,7 +254,8 @@ def _inside(top: str, repository: Repository) -> str:
             os.close(fd)
     except OSError as error:
         raise NotFound(
-            f"clone {repository.remote}", f"no directory '{repository.subdir}' in it ({(error.strerror or '').lower()})"
+            f"clone {shown(repository.remote)}",
+            f"no directory '{repository.subdir}' in it ({(error.strerror or '').lower()})",
         ) from error
     finally:
         os.close(root)

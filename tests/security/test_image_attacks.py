@@ -280,3 +280,21 @@ def test_a_step_can_sign_with_the_agents_keys_and_nothing_else(agent: str, tmp_p
         assert ssh_add(agent, "-l").stdout.count("ED25519") == 1
     finally:
         relay.close()
+
+
+# ---- what a message and a key say ------------------------------------------------------------------------------------
+
+
+def test_a_password_in_a_repositorys_url_is_in_no_message(pyrun: Pyrun) -> None:
+    """Messages end up in the logs of a CI."""
+    failed = pyrun("build", "http://me:mine@127.0.0.1:9/x.git")
+    assert failed.rc != 0
+    assert "127.0.0.1:9/x.git" in failed.err
+    assert "mine" not in failed.err
+
+
+def test_the_hostname_of_a_step_is_in_its_key(pyrun: Pyrun, base_image: str, tmp_path: Path) -> None:
+    """Two builds that see other names do not share a layer."""
+    (tmp_path / "Dockerfile").write_text(f"FROM {base_image}\nRUN hostname >/h\n")
+    given = ("--build-arg", "BUILDKIT_SANDBOX_HOSTNAME=other", "--build-arg", "SOURCE_DATE_EPOCH=1")
+    assert pyrun.ok("build", "-q", *given[2:], str(tmp_path)) != pyrun.ok("build", "-q", *given, str(tmp_path))

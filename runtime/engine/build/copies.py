@@ -133,7 +133,7 @@ class _Copy:
         step = self.step
         repository = giturl.parse(url)
         if repository is not None:
-            from pyrun.rootfs.build import git
+            from pyrun.rootfs.build import git, remote
 
             if step.checksum:
                 repository = repository.replace(commit=step.checksum)
@@ -142,7 +142,7 @@ class _Copy:
                 repository, scratch=self.work.scratch(), keep_git_dir=step.keep_git_dir, trusted=False,
                 agent="" if lent is None else self.work.agent(lent),
             )  # fmt: skip
-            tree = Tree.directory(top, f"the repository {repository.remote}")
+            tree = Tree.directory(top, f"the repository {remote.shown(repository.remote)}")
             self.work.closing(tree.close)
             return tree, self.request(["."])
         from pyrun.rootfs.build import remote

@@ -151,7 +151,14 @@ class _Run:
             "ulimits": [str(limit) for limit in options.ulimits],
             "epoch": self.work.epoch,
         }
+        if self.hostname:  # not for all: steps that were cached without it stay valid
+            inputs["hostname"] = self.hostname
         return key_of("run", inputs)
+
+    @property
+    def hostname(self) -> str:
+        """What --build-arg BUILDKIT_SANDBOX_HOSTNAME asks for, "" for nothing."""
+        return dict(self.work.options.build_args).get("BUILDKIT_SANDBOX_HOSTNAME") or ""
 
     @property
     def network(self) -> str:
@@ -209,7 +216,7 @@ class _Run:
             insecure=self.step.security == "insecure",
             entitlements=options.allow,
             add_hosts=options.add_hosts,
-            hostname=dict(options.build_args).get("BUILDKIT_SANDBOX_HOSTNAME") or HOSTNAME,
+            hostname=self.hostname or HOSTNAME,
             shm_size=options.shm_size,
             ulimits=options.ulimits,
             cgroup_parent=options.cgroup_parent,
