@@ -93,3 +93,14 @@ def test_npm_installs_in_a_stand_in(pyrun: Pyrun, node_image: str) -> None:
     """npm is there as in node's own images, and reaches the registry that this machine uses."""
     script = "cd /tmp && npm install --silent left-pad && node -p 'require(\"left-pad\")(7, 3, 0)'"
     assert pyrun.ok("run", "--rm", node_image, "sh", "-c", script) == "007"
+
+
+def test_a_stand_in_has_what_dockerfiles_count_on(pyrun: Pyrun, node_image: str, python_image: str) -> None:
+    """node's images have yarn and the user node (1000); python's make virtual environments."""
+    assert (
+        pyrun.ok("run", "--rm", "--user", "node", node_image, "sh", "-c", "id -u; id -g; echo ~")
+        == "1000\n1000\n/home/node"
+    )
+    assert pyrun.ok("run", "--rm", node_image, "yarn", "--version").startswith("1.")
+    made = pyrun.ok("run", "--rm", python_image, "sh", "-c", "python -m venv /v && /v/bin/pip --version")
+    assert "from /v/lib/" in made
