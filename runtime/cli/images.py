@@ -134,13 +134,23 @@ def _fits(image: Image, filters: dict[str, list[str]]) -> bool:
 
 
 def _named(row: dict[str, Any], patterns: list[str]) -> bool:
-    """Whether a row's name fits one of the shell patterns, with or without its tag."""
+    """Whether a row's name, with or without its tag, fits one of the patterns.
+
+    As docker has it, that is Go's path.Match on the familiar name (distribution/reference, FamiliarMatch): no wildcard
+    stands for a slash. Raises UsageError for a pattern that cannot be read.
+    """
     if not patterns:
         return True
-    from fnmatch import fnmatchcase
+    names = [row["Repository"], f"{row['Repository']}:{row['Tag']}"] if row["Repository"] != NONE else []
+    return any([_matches(name, pattern) for pattern in patterns for name in names])
 
-    repository, whole = row["Repository"], f"{row['Repository']}:{row['Tag']}"
-    return any(fnmatchcase(name, pattern) for pattern in patterns for name in (repository, whole))
+
+def _matches(name: str, pattern: str) -> bool:
+    from pyrun.rootfs.build.wildcard import Pattern
+
+    wanted = [Pattern(part) for part in pattern.split("/")]
+    parts = name.split("/")
+    return len(parts) == len(wanted) and all(one.matches(part) for one, part in zip(wanted, parts, strict=True))
 
 
 IMAGES = Command(
