@@ -79,6 +79,7 @@ class Session:
         self.id: str = spec["id"]
         self.kind: str = spec["kind"]
         self.tty = bool(spec.get("tty"))
+        self.leash = bool((spec.get("attach") or {}).get("leash"))
         self.state = RUNNING
         self.returncode: int | None = None
         self.attached: list[Attachment] = []
@@ -116,6 +117,7 @@ class Session:
         """Begins to serve it."""
         self.host.loop.watch(self.pidfd, READ, self.process_ended)
         self._resume()
+        self._nobody_left()  # the client went before the hand-over, or with a former monitor
 
     # ---- output
 
@@ -249,7 +251,7 @@ class Session:
         return attachment
 
     def detach(self, attachment: Attachment) -> None:
-        """The client has gone, or typed the detach keys. The process goes on."""
+        """The client has gone, or typed the detach keys. The process goes on, unless it is on a leash."""
         if attachment not in self.attached:
             return
         self.attached.remove(attachment)
@@ -258,6 +260,12 @@ class Session:
             self._input_ends(attachment)
         if self._paused and self.state in (RUNNING, DRAINING):
             self._client_drained()
+        self._nobody_left()
+
+    def _nobody_left(self) -> None:
+        """What is only there for its client ends with it: a shell that nobody can type into would stay for ever."""
+        if self.leash and not self.attached and self.state == RUNNING:
+            self.signal(signal.SIGKILL)
 
     def input(self, attachment: Attachment, data: bytes) -> None:
         """Bytes from a client for the process; they count against its credit until the process has taken them."""

@@ -54,7 +54,7 @@ class WorkerLink:
                 "stdin": "none" | "open" (stays open when a client goes) | "once" (closed with its first client),
                 "attach": None, or {"stdin", "stdout", "stderr", "sig_proxy": bool, "detach_keys": str} to connect the
                     client of this request: output from now on, stdin and signals as soon as this worker calls
-                    started() or exits with 0}
+                    started() or exits with 0; with "leash": True the process is killed when its last client goes}
             fds: "pidfd"; and either "tty" (the pty master) or "stdout", "stderr" (read ends), "stdin" (write end,
                 optional).
         """

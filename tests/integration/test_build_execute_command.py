@@ -180,6 +180,30 @@ def test_a_program_instead_of_the_shell(builder: Pyrun, tmp_path: Path) -> None:
     assert shell.end() == 0
 
 
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL", "terminal", "detach"])
+def test_a_shell_ends_with_its_client(builder: Pyrun, tmp_path: Path, how: str) -> None:
+    """However the client goes: no process, no container and no directory stays, and the state can be opened again."""
+    builder("build", dockerfile(tmp_path, "FROM busybox\nRUN exit 1\n"))
+    images = builder.ok("images", "-aq")
+    shell = Shell(builder)
+    shell.expect(b"# ")
+    os.write(shell.master, b"sleep 7654 & echo $((3 + 4))up\n")
+    shell.expect(b"7up")
+    (container_id,) = builder.ok("ps", "-q", "--no-trunc").split()
+    pid = int(builder.ok("inspect", "--format", "{{.State.Pid}}", container_id))
+    if how == "terminal":
+        os.close(shell.master)
+        shell.process.wait(SOON_S * machine.slowness())
+    else:
+        os.write(shell.master, b"\x10\x11") if how == "detach" else shell.process.send_signal(getattr(signal, how))
+        shell.end()
+    half_started.until(lambda: not half_started.alive(pid), "the shell to end")
+    half_started.until(lambda: not builder.ok("ps", "-aq"), "its container to be removed")
+    assert not os.path.exists(builder.paths.container(container_id))
+    assert builder.ok("images", "-aq") == images
+    assert debug.last_failed(builder.paths) is not None
+
+
 def test_no_failed_step(builder: Pyrun) -> None:
     """There is none: said so."""
     result = builder("builder", "debug")

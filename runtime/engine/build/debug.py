@@ -204,8 +204,9 @@ def forget(paths: Paths, ids: list[str]) -> None:
 def shell(paths: Paths, link: WorkerLink, state: FailedState, command: tuple[str, ...] = ()) -> str:
     """Starts a shell (or `command`) on the step's file system, with its environment, user and directory; its id.
 
-    The client of this request is attached to it, and gets its exit code, as with `run -it --rm`. Raises NotFound when
-    the image has no shell, and what start() raises; then nothing is left.
+    The client of this request is attached to it, and gets its exit code, as with `run -it --rm`; when the
+    client goes, however it does, the shell is killed. Raises NotFound when the image has no shell, and what start()
+    raises; then nothing is left.
     """
     layers = (*(ImageStore(paths).layers.fs(one) for one in state.layers), f"{directory(paths, state.id)}/fs")
     container = describe(paths, state, command or (find_shell(layers),))
@@ -295,7 +296,9 @@ class _Shell(Start):
         """start(), without what is only for a second one."""
         try:
             with self.store.lock(self.container.id):
-                self.run(wanted_streams(self.container.options), restart=False)
+                attach = wanted_streams(self.container.options)
+                # without its client nobody would find it again
+                self.run(None if attach is None else attach.replace(leash=True), restart=False)
         except BaseException:
             self.let_go()  # without the lock, which the monitor's finisher needs
             raise
