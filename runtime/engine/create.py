@@ -9,17 +9,21 @@ import time
 from pyrun.cgroups import mount as cgroup_mount
 from pyrun.runtime.engine import containers as c
 from pyrun.runtime.engine.options import MountOption, RunOptions
-from pyrun.runtime.errors import NotFound, PyrunError, UsageError
+from pyrun.runtime.errors import NotFound, PyrunError, SpecError, UsageError
 from pyrun.runtime.undo import Undo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pyrun.rootfs.image import Image, ImageConfig
     from pyrun.rootfs.store import ImageStore
     from pyrun.runtime.engine.pulling import ProgressMaker
     from pyrun.runtime.paths import Paths
+
+
+#: directories at the top that the kernel fills, or we do from what it has: no VOLUME of an image goes there
+KERNELS = ("proc", "sys", "dev")
 
 
 class ImageMissing(NotFound):
@@ -103,6 +107,9 @@ def make_of(paths: Paths, options: RunOptions, image: Image, images: ImageStore)
     check.options(paths, options)
     layers = images.unpacked(image)  # here, so that a damaged or too big image is found before there is a container
     container = describe(paths, options, image)
+    if image.config.volumes:
+        asked = {mount.target for mount in options.mounts}
+        refuse_linked(options.image, [point for point in container.mounts if point.target not in asked], layers)
     store = c.ContainerStore(paths)
     with Undo() as undo:
         container = store.create(container, c.State(unfinished=True))
@@ -190,15 +197,53 @@ def mount_points(paths: Paths, container_id: str, options: RunOptions, config: I
     points = [mount_point(paths, option) for option in options.mounts]
     points += list(volumes_from(paths, options, {point.target for point in points}))
     taken = {point.target for point in points}
-    points += [
-        mount_point(paths, MountOption("volume", "", target)) for target in config.volumes if target not in taken
-    ]
+    wanted = dict.fromkeys(image_volume(options.image, target) for target in config.volumes)
+    points += [mount_point(paths, MountOption("volume", "", target)) for target in wanted if target not in taken]
+    for target in wanted:
+        if target not in taken:
+            refuse_covering(options.image, target, target)
     seen: set[str] = set()
     for point in points:
         if point.target in seen:
             raise UsageError(f"mount on {point.target}", "two mounts have this target", hint="give each one of its own")
         seen.add(point.target)
     return tuple(points)
+
+
+def image_volume(image: str, target: str) -> str:
+    """A VOLUME of the image as the path it means: absolute, without "..". Raises SpecError for what is no path."""
+    if "\0" in target:
+        raise SpecError(f"image '{image}'", f"its volume {target!r} is no path")
+    return "/" + os.path.normpath("/" + target).strip("/")
+
+
+def refuse_covering(image: str, target: str, place: str) -> None:
+    """Raises SpecError for a VOLUME of the image whose `place` is where an empty directory would disarm the container:
+    without procfs there the masks and read-only parts of /proc are those of files that the image's author wrote.
+
+    runc refuses what is inside /proc, docker "/"; what a user mounts there is the user's own affair.
+    """
+    if place != "/" and place.split("/")[1] not in KERNELS:
+        return
+    where = target if target == place else f"{target} (which is {place})"
+    raise SpecError(f"image '{image}'", f"its volume {where} would cover {place}", hint="the image wants to do harm")
+
+
+def refuse_linked(image: str, points: Sequence[c.MountPoint], layers: Sequence[str]) -> None:
+    """refuse_covering() of what the image's volumes are once its symlinks are followed. layers: lowest first."""
+    from pyrun.rootfs.layered import Stack
+
+    targets = [point.target for point in points if point.type == "volume" and point.anonymous]
+    if not targets:
+        return
+    with Stack(list(reversed(layers))) as root:
+        for target in targets:
+            try:
+                found = root.resolve(tuple(os.fsencode(target).split(b"/")))
+            except OSError as error:
+                why = f"its volume {target}: {(error.strerror or '').lower()}"
+                raise SpecError(f"image '{image}'", why) from None
+            refuse_covering(image, target, "/" + os.fsdecode(b"/".join(found)))
 
 
 def mount_point(paths: Paths, option: MountOption) -> c.MountPoint:
