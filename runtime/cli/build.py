@@ -125,6 +125,7 @@ def _explain(ctx: Context, options: o.BuildOptions) -> int:
     from pyrun.runtime.engine.build.progress import Progress
     from pyrun.runtime.engine.build.work import Work
 
+    solve.check_given(options)
     with Work(ctx.paths, options, Progress()) as work:
         planned = solve.explain(solve.load(work, sys.stdin.buffer))
     stage = None

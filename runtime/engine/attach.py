@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 class Attach(Record):
-    """Which streams, whether signals are passed on, the keys that leave; leash: the container ends with its last client."""
+    """Which streams, whether signals are passed on, the keys that leave."""
 
     stdin: bool = False
     stdout: bool = True
     stderr: bool = True
     sig_proxy: bool = True
     detach_keys: str = DETACH_KEYS
-    leash: bool = False  # of a start only
+    leash: bool = False  # of a start only: the container ends with its last client
 
     def request(self) -> dict[str, Any]:
         """As WorkerLink.adopt() takes it."""

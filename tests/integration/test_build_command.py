@@ -270,6 +270,21 @@ def test_trace_of_old_names(build: Builds) -> None:
     assert len(ids) == 1
 
 
+@pytest.mark.parametrize(
+    ("flag", "value", "said"),
+    [
+        ("--secret", "id=x,src=/nowhere/key", "pyrun: --secret id=x: /nowhere/key: no such file or directory"),
+        ("--secret", "id=x,env=NO_SUCH_NAME", "pyrun: --secret id=x: $NO_SUCH_NAME is not set"),
+        ("--ssh", "work=/nowhere/id", "pyrun: --ssh work: /nowhere/id: no such file or directory"),
+    ],
+)
+def test_what_was_promised_must_be_there(build: Builds, flag: str, value: str, said: str) -> None:
+    """A secret or a key that is not there ends the build before anything is built, whether a step wants it or not."""
+    for extra in ((), ("--explain",)):
+        result = build.run("FROM busybox\nRUN true\n", flag, value, *extra)
+        assert (result.rc, result.err.splitlines(), result.out) == (1, [said], "")
+
+
 @requires(tools=("ssh-agent", "ssh-add", "ssh-keygen"))
 def test_ssh_keys(build: Builds, tmp_path: Path) -> None:
     """--ssh default=KEY: an agent for the build alone, gone afterwards; without --ssh the mount is left out."""

@@ -15,7 +15,7 @@ import os
 
 from pyrun.rootfs.build import dockerfile as language
 from pyrun.rootfs.build import instructions, platforms
-from pyrun.runtime.errors import PyrunError, UsageError
+from pyrun.runtime.errors import NotFound, PyrunError, UsageError
 from pyrun.runtime.record import Record
 
 from . import configure
@@ -142,6 +142,7 @@ def build(
     """
     from . import output
 
+    check_given(options)
     with Work(paths, options, progress or Progress(), link) as work:
         graph = load(work, stdin)
         if options.cache_from:
@@ -156,6 +157,25 @@ def build(
 
             sharing.export_all(work, state, built)
         return built
+
+
+def check_given(options: BuildOptions) -> None:
+    """Secrets and keys that were promised must be there before any work is done. Raises NotFound."""
+    for secret in options.secrets:
+        if secret.env and secret.env not in os.environ:
+            raise NotFound(f"--secret id={secret.id}", f"${secret.env} is not set")
+        if secret.path:
+            _must_exist(f"--secret id={secret.id}", secret.path)
+    for agent in options.ssh:
+        for path in agent.paths:
+            _must_exist(f"--ssh {agent.id}", path)
+
+
+def _must_exist(what: str, path: str) -> None:
+    try:
+        os.stat(path)
+    except OSError as error:
+        raise NotFound(what, f"{path}: {os.strerror(error.errno or 0).lower()}") from None
 
 
 def findings(graph: Graph) -> list[Finding]:
