@@ -7,9 +7,19 @@ import base64
 import io
 import json
 import re
+import time
+import tracemalloc
 
 from pyrun.runtime.engine.build.live import Live
-from pyrun.runtime.engine.build.progress import LAST_LINES, Plain, Progress, RawJson
+from pyrun.runtime.engine.build.progress import (
+    LAST_BYTES,
+    LAST_LINES,
+    MAX_LINE,
+    MAX_OUTPUT,
+    Plain,
+    Progress,
+    RawJson,
+)
 
 
 def plain() -> tuple[Plain, list[str]]:
@@ -69,9 +79,63 @@ def test_tail_and_endless_lines() -> None:
     vertex.log("stdout", b"".join(b"%d\n" % n for n in range(100)))
     assert vertex.tail == [str(n) for n in range(100 - LAST_LINES, 100)]
     vertex.log("stdout", b"x" * 200_000)
-    assert len(vertex.tail[-1]) == 200_000
+    assert [len(line) for line in vertex.tail[-3:]] == [MAX_LINE] * 3
     vertex.log("stdout", b"y\n")
-    assert vertex.tail[-1] == "y"
+    assert vertex.tail[-1] == "x" * (200_000 % MAX_LINE) + "y"
+
+
+def test_a_step_shows_no_more_than_a_limit() -> None:
+    """The first 2 MiB, that there was more, how much; a report of the failure has the last lines all the same."""
+    progress, lines = plain()
+    vertex = progress.vertex("x")
+    line = b"y" * 99 + b"\n"
+    for _ in range(50):
+        vertex.log("stdout", line * 1000)
+    vertex.log("stderr", b"".join(b"%d\n" % n for n in range(100)))
+    assert vertex.tail == [str(n) for n in range(100 - LAST_LINES, 100)]
+    vertex.error("exit code: 1")
+    assert sum(len(text.split(" ", 2)[2]) + 1 for text in lines if text.endswith("y")) == MAX_OUTPUT + 1
+    assert lines[-4:] == [
+        "#1 output clipped, 2 MiB reached", "#1 TMiB of output left out", "#1 ERROR: exit code: 1", ""
+    ]  # fmt: skip
+    assert vertex.left_out == 5_000_000 + 290 - MAX_OUTPUT
+
+
+def test_what_fits_is_shown_whole() -> None:
+    """Nothing is said of a limit that was not reached."""
+    progress, lines = plain()
+    vertex = progress.vertex("x")
+    vertex.log("stdout", b"y" * (MAX_OUTPUT - 1) + b"\n")
+    vertex.done()
+    assert sum(line.count("y") for line in lines) == MAX_OUTPUT - 1
+    assert not [line for line in lines if "clipped" in line or "left out" in line]
+
+
+def test_a_line_of_300_mb_takes_neither_memory_nor_time() -> None:
+    """No newline ever comes: what is kept is bounded, and looking at it does not become slower."""
+    progress = Progress()
+    vertex = progress.vertex("x")
+    data = b"x" * 65536
+    begin = time.process_time()
+    tracemalloc.start()
+    for _ in range(300_000_000 // len(data)):
+        vertex.log("stdout", data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * MAX_OUTPUT
+    assert time.process_time() - begin < 5
+    assert sum(map(len, vertex.tail)) <= LAST_LINES * MAX_LINE + LAST_BYTES
+    vertex.done()
+
+
+def test_a_line_written_a_byte_at_a_time() -> None:
+    """What has come so far is not copied for every byte."""
+    vertex = Progress().vertex("x")
+    begin = time.process_time()
+    for _ in range(300_000):
+        vertex.log("stdout", b"x")
+    assert time.process_time() - begin < 3
+    assert len(vertex.tail) == 300_000 // MAX_LINE
 
 
 def test_rawjson() -> None:

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_LINE = 1 << 16  # bytes of one line of output that are kept waiting for its end
+MAX_OUTPUT = 2 << 20  # bytes of a vertex's output that are shown, as BuildKit's default: logs of a CI are kept
 LAST_LINES = 25  # of a vertex's output, for the message when it fails
+LAST_BYTES = 1 << 16  # of what is not shown any more, where those lines are taken from
 
 
 class Vertex:
@@ -37,24 +39,63 @@ class Vertex:
         self.is_cached = False
         self.failure = ""
         self.canceled = False
-        self.tail: list[str] = []  # the last lines of its output
-        self._rest = {"stdout": b"", "stderr": b""}
+        self.left_out = 0  # bytes of output that were not shown
+        self._taken = 0
+        self._shown: list[str] = []  # the last lines that were
+        self._last = b""  # the end of what was left out
+        self._rest = {"stdout": bytearray(), "stderr": bytearray()}
+
+    @property
+    def tail(self) -> list[str]:
+        """The last lines of its output, those that were left out too."""
+        if not self.left_out:
+            return self._shown
+        return [*self._shown, *map(_text, self._last.removesuffix(b"\n").split(b"\n"))][-LAST_LINES:]
 
     def start(self) -> None:
         """Work on it begins."""
         self.progress._started(self)
 
     def log(self, stream: str, data: bytes) -> None:
-        """Output of what it runs: stream is "stdout" or "stderr"."""
+        """Output of what it runs: stream is "stdout" or "stderr". Only the first MAX_OUTPUT bytes are shown."""
         if not self.started:
             self.start()
-        *lines, rest = (self._rest.get(stream, b"") + data).split(b"\n")
-        if len(rest) > MAX_LINE:
-            lines.append(rest)
-            rest = b""
-        self._rest[stream] = rest
-        for line in lines:
-            self._line(stream, line)
+        room = max(MAX_OUTPUT - self._taken, 0)
+        self._taken += len(data)
+        if room:
+            self._lines(stream, data[:room])
+        if len(data) <= room:
+            return
+        if not self.left_out:
+            self._end_lines()
+            self.progress._status(self, f"output clipped, {MAX_OUTPUT >> 20} MiB reached")
+        # no line is looked for here: whoever writes without end costs no more than the copying
+        self._last = (self._last + data[room:])[-LAST_BYTES:]
+        self.left_out += len(data) - room
+
+    def _lines(self, stream: str, data: bytes) -> None:
+        rest = self._rest.setdefault(stream, bytearray())
+        *ended, last = data.split(b"\n")
+        for part in ended:
+            rest += part
+            self._pieces(stream, rest)
+            self._line(stream, bytes(rest))
+            rest.clear()
+        rest += last
+        self._pieces(stream, rest)
+
+    def _pieces(self, stream: str, rest: bytearray) -> None:
+        """Says what is longer than a line is allowed to be."""
+        while len(rest) > MAX_LINE:
+            self._line(stream, bytes(rest[:MAX_LINE]))
+            del rest[:MAX_LINE]
+
+    def _end_lines(self) -> None:
+        """Says what has not been ended by a newline."""
+        for stream, rest in self._rest.items():
+            if rest:
+                self._line(stream, bytes(rest))
+                rest.clear()
 
     def status(self, text: str) -> None:
         """A line of our own about it: `exporting layers`, `sha256:… done`."""
@@ -86,17 +127,17 @@ class Vertex:
             return
         if not self.started:
             self.start()
-        for stream, rest in self._rest.items():
-            if rest:
-                self._line(stream, rest)
-        self._rest = {}
+        self._end_lines()
+        if self.left_out:
+            from pyrun.runtime.engine.humanize import binary_size
+
+            self.progress._status(self, f"{binary_size(self.left_out)} of output left out")
         self.ended = time.time()
         self.progress._ended(self)
 
     def _line(self, stream: str, line: bytes) -> None:
-        text = line.decode("utf-8", "replace").removesuffix("\r")
-        self.tail.append(text)
-        del self.tail[:-LAST_LINES]
+        text = _text(line)
+        self._shown = [*self._shown[1 - LAST_LINES :], text]
         self.progress._line(self, stream, text)
 
 
@@ -247,6 +288,10 @@ def _time(seconds: float) -> str:
     from pyrun.runtime.engine.humanize import rfc3339
 
     return rfc3339(int(seconds * 10**9))
+
+
+def _text(line: bytes) -> str:
+    return line.decode("utf-8", "replace").removesuffix("\r")
 
 
 def _one_line(text: str) -> str:
