@@ -30,6 +30,8 @@ def run(args: Args, ctx: Context) -> int:
             raise UsageError("build", "needs a context", hint="pyrun build . builds the directory you are in")
         return _shell(ctx)
     options = build_options(args)
+    if options.debug_shell and not os.isatty(0):
+        raise UsageError("build --debug-shell", "standard input is not a terminal")
     if args.on("check") or args.text("call") == "check":
         return _check(args, ctx, options)
     if args.on("explain"):
@@ -91,7 +93,7 @@ def _shell(ctx: Context) -> int:
     """--debug-shell: a shell in the state that the last failed step left, as `builder debug`."""
     from pyrun.runtime.cli import builder
 
-    return builder.debug(Args(builder.DEBUG, {}, []), ctx)
+    return builder.shell(ctx, "build --debug-shell")
 
 
 def _check(args: Args, ctx: Context, options: o.BuildOptions) -> int:

@@ -11,6 +11,7 @@ from pyrun.runtime.errors import UsageError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrun.runtime.cli.context import Context
+    from pyrun.runtime.engine.build.debug import FailedState
 
 
 def prune(args: Args, ctx: Context) -> int:
@@ -47,6 +48,11 @@ def du(args: Args, ctx: Context) -> int:
 
 def debug(args: Args, ctx: Context) -> int:
     """A shell (or COMMAND) in the state that the last failed step left."""
+    return shell(ctx, "builder debug", tuple(args.arguments))
+
+
+def shell(ctx: Context, typed: str, command: tuple[str, ...] = ()) -> int:
+    """builder debug, and what `build --debug-shell` does; `typed` is which of them, for messages."""
     import os
 
     from pyrun.runtime.engine.build import debug as engine
@@ -54,15 +60,29 @@ def debug(args: Args, ctx: Context) -> int:
 
     state = engine.last_failed(ctx.paths)
     if state is None:
-        raise NotFound("builder debug", "no failed step is remembered")
+        raise NotFound(typed, "no failed step is remembered")
     if not os.isatty(0):
-        raise UsageError("builder debug", "standard input is not a terminal")
+        raise UsageError(typed, "standard input is not a terminal")
     for what in state.left_out:
         ctx.warn(f"not there any more: {what}")
-    ctx.stderr.write(f"a shell where {state.where} failed; nothing you do in it changes the build\n")
+    ctx.stderr.write(f"a shell where {described(state)}; nothing you do in it changes the build\n")
     ctx.stderr.flush()
-    engine.shell(ctx.paths, ctx.link, state, tuple(args.arguments))
+    engine.shell(ctx.paths, ctx.link, state, command)
     return 0
+
+
+def described(state: FailedState) -> str:
+    """Which step failed, where and when: after a failure that is no RUN's, the newest state is an older one."""
+    from time import time_ns
+
+    from pyrun.runtime.cli.context import one_line
+    from pyrun.runtime.engine.humanize import age
+
+    title = state.title.partition("\n")[0]
+    title = title if len(title) <= 60 else f"{title[:60]}…"
+    of = f" of {state.context}" if state.context else ""
+    old = age(max(0, time_ns() - int(state.created_at * 10**9))).lower()
+    return one_line(f"{title or 'a step'} failed {old} ago ({state.where}{of})")
 
 
 PRUNE = Command(

@@ -194,8 +194,13 @@ def test_debug_shell(build: Builds) -> None:
         said = typed(build.pyrun, words, "cat made; echo $V-$PWD; exit 5\n")
         assert f"{salt}\r\n" in said, said
         assert "seen-/w" in said
-    result = build.pyrun("build", "--debug-shell")
-    assert "not a terminal" in result.err
+        assert f"a shell where RUN echo {salt} > made; exit 3 failed " in said
+        assert f" ago (Dockerfile:4 of {build.context}); nothing" in said
+        assert "hint:" not in said
+    for words in (("build", "--debug-shell"), ("build", "--debug-shell", str(build.context)), ("builder", "debug")):
+        result = build.pyrun(*words)
+        what = "builder debug" if words[0] == "builder" else "build --debug-shell"
+        assert (result.rc, result.err) == (125, f"pyrun: {what}: standard input is not a terminal\n")
     build.pyrun.ok("builder", "prune", "-af")
     assert "no failed step" in build.pyrun("build", "--debug-shell").err
 

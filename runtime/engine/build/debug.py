@@ -46,7 +46,7 @@ SHELLS = ("/bin/bash", "/bin/sh", "/bin/ash", "/busybox/sh")
 
 
 class FailedState(Record):
-    """A step as it failed. `where` says which one for people ("Dockerfile:7: RUN make"); `layers` are chain ids."""
+    """A step as it failed. `where` says which one for people ("Dockerfile:7"); `layers` are chain ids."""
 
     id: str
     where: str
@@ -61,6 +61,8 @@ class FailedState(Record):
     entitlements: tuple[str, ...] = ()
     caches: tuple[tuple[str, str], ...] = ()  # (target, directory of the cache)
     binds: tuple[tuple[str, str, bool, tuple[str, ...]], ...] = ()  # of stages: target, source, read-only, chain ids
+    title: str = ""  # the instruction, "RUN make"
+    context: str = ""  # the directory that was built; "" for what is none
     left_out: tuple[str, ...] = ()  # mounts that a later shell cannot have, as "secret on /run/secrets/x"
 
 
@@ -72,7 +74,9 @@ def directory(paths: Paths, state_id: str = "") -> str:
 # ---- keeping ---------------------------------------------------------------------------------------------------------
 
 
-def save_failed(paths: Paths, scratch: Scratch, request: RunRequest, where: str) -> FailedState:
+def save_failed(
+    paths: Paths, scratch: Scratch, request: RunRequest, where: str, context: str = ""
+) -> FailedState:  # fmt: skip
     """Keeps what the step left in `scratch`, which is used up, and forgets all but the newest three.
 
     The layers of `request.lowers` are in the store. Raises PyrunError, OSError; then nothing is kept.
@@ -90,7 +94,7 @@ def save_failed(paths: Paths, scratch: Scratch, request: RunRequest, where: str)
             for mount in request.mounts
             if mount not in of_stages and mount.type not in (mounts.CACHE, mounts.TMPFS)
         ),
-        binds=binds,
+        binds=binds, title=request.title, context=context,
     )  # fmt: skip
     target = files.private_dir(directory(paths, state.id))
     try:

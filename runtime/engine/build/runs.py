@@ -187,12 +187,15 @@ class _Run:
         what = f"RUN {short}"
         why = f"exit code {result.exit_code}" + (f" ({result.oom})" if result.oom else "")
         error = StepFailed(what, why, code=1)
-        error.hint = "pyrun build --debug-shell opens a shell where it failed"
+        if not work.options.debug_shell:
+            error.hint = "pyrun build --debug-shell opens a shell where it failed"
         error.name = vertex.name
         error.tail = vertex.tail[-LAST_WORDS:]
         from . import debug
 
-        debug.save_failed(work.paths, scratch, request, f"{self.step.at.path}:{self.step.at.line}")
+        context = work.options.context
+        directory = os.path.abspath(context) if context != "-" and os.path.isdir(context) else ""
+        debug.save_failed(work.paths, scratch, request, f"{self.step.at.path}:{self.step.at.line}", directory)
         raise error
 
     def request(self, lowers: tuple[str, ...]) -> RunRequest:
