@@ -142,7 +142,7 @@ def _named(row: dict[str, Any], patterns: list[str]) -> bool:
     if not patterns:
         return True
     names = [row["Repository"], f"{row['Repository']}:{row['Tag']}"] if row["Repository"] != NONE else []
-    return any([_matches(name, pattern) for pattern in patterns for name in names])
+    return any(_matches(name, pattern) for pattern in patterns for name in names)
 
 
 def _matches(name: str, pattern: str) -> bool:
