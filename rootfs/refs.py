@@ -83,8 +83,10 @@ def parse(text: str) -> Reference:
     domain, path = _split_domain(name)
     if not _is_domain(domain):
         raise _invalid(text, f"bad registry name '{domain}'")
-    if path != path.lower():
-        raise _invalid(text, "the repository name must be lower case", f"write '{text.lower()}'")
+    if path != path.lower() and all(map(_is_component, path.lower().split("/"))):  # else that is not all that is wrong
+        start = len(name) - len(path.removeprefix(OFFICIAL))
+        hint = f"write '{text[:start]}{name[start:].lower()}{text[len(name) :]}'"
+        raise _invalid(text, "the repository name must be lower case", hint)
     for component in path.split("/"):
         if not _is_component(component):
             raise _invalid(

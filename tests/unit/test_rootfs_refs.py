@@ -51,6 +51,7 @@ def test_a_name_is_filled_in_and_shortened_again(text: str, full: str, familiar:
     [
         ("", "empty"),
         ("App", "lower case"),
+        ("Bad:ref:x", "component"),
         ("a b", "component"),
         ("a/../b", "component"),
         ("/a", "registry name|component"),
@@ -131,3 +132,28 @@ def test_any_text_is_a_reference_or_a_usage_error(text: str) -> None:
         return
     assert str(found).isascii()
     assert ".." not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("App", "write 'app'"),
+        ("App:V1", "write 'app:V1'"),
+        ("reg.io/Team/App:V1", "write 'reg.io/team/app:V1'"),
+        ("library/App", "write 'library/app'"),
+    ],
+)
+def test_what_lower_case_would_mend_is_written_out(text: str, hint: str) -> None:
+    """The hint is a reference, and differs only where it must: tags and registries may have capitals."""
+    with pytest.raises(UsageError) as caught:
+        refs.parse(text)
+    assert caught.value.hint == hint
+    refs.parse(hint.split("'")[1])
+
+
+@pytest.mark.parametrize("text", ["Bad:ref:x", "A b", "App/../x"])
+def test_no_lower_case_is_advised_where_it_does_not_help(text: str) -> None:
+    """What is no reference in lower case either has something else wrong with it."""
+    with pytest.raises(UsageError) as caught:
+        refs.parse(text)
+    assert "write '" not in caught.value.hint
