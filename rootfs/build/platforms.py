@@ -21,7 +21,6 @@ AUTOMATIC = tuple(
     f"{side}{part}" for side in ("BUILD", "TARGET") for part in ("PLATFORM", "OS", "OSVERSION", "ARCH", "VARIANT")
 )
 PREDEFINED = (*AUTOMATIC, "TARGETSTAGE")
-_WITH_VARIANTS = ("amd64", "arm", "arm64", "x86_64", "aarch64")
 _NORMAL = {
     ("amd64", "v1"): "",
     ("arm64", "v8"): "",
@@ -35,9 +34,6 @@ def parse(text: str) -> Platform:
     """The platform in `text`, such as linux/arm64/v8 or amd64. Raises UsageError."""
     from pyrun.rootfs.registry.manifests import parse_platform  # hashlib: only who has a platform to parse pays
 
-    first, slash, rest = text.partition("/")
-    if slash and "/" not in rest and first.lower() in _WITH_VARIANTS:  # arm/v7: the system is left out
-        text = f"linux/{text}"
     return normal(parse_platform(text))
 
 

@@ -34,6 +34,7 @@ ARCHITECTURES = {
     "x86_64": ("amd64", ""), "x86-64": ("amd64", ""), "aarch64": ("arm64", ""), "armhf": ("arm", "v7"),
     "armel": ("arm", "v6"), "i386": ("386", ""), "i686": ("386", ""),
 }  # fmt: skip
+WITH_VARIANTS = ("amd64", "arm", "arm64", "x86_64", "aarch64")  # no systems: "arm/v7" is "linux/arm/v7"
 # The variants that run on one, best first; "" is an entry without a variant.
 RUNS = {
     ("amd64", ""): ("", "v1"),
@@ -89,13 +90,15 @@ def host_platform() -> Platform:
 
 
 def parse_platform(text: str) -> Platform:
-    """The platform in `text`: os/arch[/variant], or the architecture alone. "" is this machine's. Raises UsageError."""
+    """The platform in `text`: os/arch[/variant], or without the system. "" is this machine's. Raises UsageError."""
     if not text:
         return host_platform()
     parts = text.lower().split("/")
     usable = all(part and part.isascii() and part.replace("_", "").replace("-", "").isalnum() for part in parts)
     if not usable or len(parts) > 3:
         raise UsageError(f"platform '{text}'", "not a platform", hint="such as linux/amd64 or linux/arm/v7")
+    if len(parts) == 2 and parts[0] in WITH_VARIANTS:  # arm/v7: the system is left out
+        parts = ["linux", *parts]
     if len(parts) == 1:
         parts = ["linux", *parts] if parts[0] != "linux" else ["linux", host_platform().architecture]
     architecture, variant = ARCHITECTURES.get(parts[1], (parts[1], ""))

@@ -184,7 +184,8 @@ def reason_of(error: BaseException) -> str:
 
 def lowered(text: str) -> str:
     """A library's sentence in the form of our messages: lower case at its beginning, no full stop."""
-    return printable(text[:1].lower() + text[1:].rstrip("."))
+    first = text[:1].lower() if text[1:2].islower() or text[1:2] == " " else text[:1]  # "IP address" stays
+    return printable(first + text[1:].rstrip("."))
 
 
 def described(error: Exception, origin: Origin, timeout_s: float) -> Unreachable:
@@ -222,9 +223,10 @@ def _tls_error(name: str, cause: BaseException) -> Unreachable:
     if isinstance(cause, ssl.SSLCertVerificationError):
         why = f"its certificate is not trusted: {lowered(cause.verify_message or str(cause))}"
         hint = "put its authority's certificate into /etc/pyrun/certs.d/<host:port>/ca.crt"
+        unverified = "or, to trust it unseen, insecure = true for it in /etc/pyrun/registries.toml"
         if "name" in why or "mismatch" in why:
             hint = "use the name that stands in the certificate"
-        return TlsRefused(name, why, hint=hint)
+        return TlsRefused(name, why, hint=f"{hint}; {unverified}")
     text = reason_of(cause)
     if "certificate required" in text.lower() or "bad certificate" in text.lower():
         hint = "put client.cert and client.key into /etc/pyrun/certs.d/<host:port>/"

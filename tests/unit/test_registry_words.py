@@ -182,6 +182,8 @@ PLATFORMS: dict[str, Platform | None] = {
     "linux/arm64/v8": Platform("linux", "arm64", "v8"),
     "linux/armhf": Platform("linux", "arm", "v7"),
     "linux/arm/v6": Platform("linux", "arm", "v6"),
+    "arm/v7": Platform("linux", "arm", "v7"),
+    "ARM64/v8": Platform("linux", "arm64", "v8"),
     "windows/amd64": Platform("windows", "amd64"),
     "linux/": None,
     "a/b/c/d": None,
@@ -252,3 +254,17 @@ def test_printable_is_one_harmless_line(text: str) -> None:
     shown = errors.printable(text)
     assert shown.isprintable()
     assert len(shown) <= errors.MAX_TEXT
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Hostname mismatch.", "hostname mismatch"),
+        ("IP address mismatch, certificate is not valid", "IP address mismatch, certificate is not valid"),
+        ("A thing", "a thing"),
+        ("", ""),
+    ],
+)
+def test_a_librarys_sentence(text: str, expected: str) -> None:
+    """Lower case at its beginning, but not where the first word is an abbreviation."""
+    assert sockets.lowered(text) == expected
