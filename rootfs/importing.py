@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 from pyrun.runtime.errors import NotFound, UsageError
@@ -84,12 +85,12 @@ def _platform(text: str) -> tuple[str, str, str]:
 
 
 def _origin(source: str | stream.Readable) -> str:
-    """Where it came from, for the history; never the password in a URL."""
+    """Where it came from, for the history, which others read: no password of a URL, no directory of this machine."""
     if not isinstance(source, str):
         return "-"
     head, scheme, rest = source.partition("://")
     if not scheme:
-        return source
+        return os.path.basename(source)
     host, slash, path = rest.partition("/")
     return f"{head}{scheme}{host.rpartition('@')[2]}{slash}{path}"
 

@@ -429,6 +429,14 @@ def test_import_makes_an_image_of_a_root_file_system(store: ImageStore, pack: Ca
     assert (Path(path) / "etc/passwd").exists()
 
 
+def test_the_history_of_an_import_names_no_directory(store: ImageStore, tmp_path: Path) -> None:
+    """An image is given away: where its tar was on this machine is nobody's business."""
+    path = tmp_path / "root.tar"
+    path.write_bytes(BASE)
+    image = store.import_rootfs(str(path), "named:1")
+    assert [item.comment for item in image.history] == ["Imported from root.tar"]
+
+
 def test_import_refuses_before_it_reads(store: ImageStore) -> None:
     """A bad name or change costs nothing."""
 
