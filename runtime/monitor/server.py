@@ -15,6 +15,7 @@ import signal
 import time
 import traceback
 from collections import deque
+from contextlib import suppress
 from functools import partial
 
 from pyrun.runtime.errors import PyrunError
@@ -410,7 +411,8 @@ def serve(paths: Paths, handlers: Handlers, ready_fd: int = -1) -> None:
     gc.collect()
     gc.freeze()  # what is there now is not touched by a collection, so that forks go on sharing it
     if ready_fd >= 0:
-        os.write(ready_fd, b"+")
+        with suppress(BrokenPipeError):  # the client that wanted a monitor is gone; others will use it
+            os.write(ready_fd, b"+")
         os.close(ready_fd)
     monitor.recover()
     monitor.loop.run()

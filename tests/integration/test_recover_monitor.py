@@ -390,3 +390,28 @@ def test_finisher_killed(crash: Pyrun, finisher_hunt: Callable[[], int], flags: 
         until(lambda: not leftovers.port_elements(crash.paths), "its port to be free")
         crash.ok("rm", "victim")
         until(lambda: not everything_left(crash), "nothing to be left")
+
+
+def test_a_monitor_outlives_the_client_that_started_it(other_pyrun: Callable[[], Pyrun]) -> None:
+    """Nobody is there any more to be told that it is ready: it serves all the same, and its log stays empty."""
+    from pyrun.runtime.monitor import spawn
+
+    pyrun = other_pyrun()
+    os.makedirs(pyrun.paths.run, mode=0o700, exist_ok=True)
+    log = f"{pyrun.paths.run}/monitor.log"
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = spawn._command(pyrun.paths)
+    with open(log, "wb") as errors:
+        child = subprocess.Popen(
+            [*command[:-1], str(writer)], pass_fds=[writer], stderr=errors, stdin=subprocess.DEVNULL,
+            env={**os.environ, "PYRUN_MONITOR_IDLE_S": "1"},
+        )  # fmt: skip
+    os.close(writer)
+    try:
+        assert child.wait(30) == 0  # it was idle for a second
+    finally:
+        child.kill()
+        child.wait()
+    with open(log, encoding="utf-8") as file:
+        assert file.read() == ""
