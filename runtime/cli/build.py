@@ -46,6 +46,13 @@ def _build(args: Args, ctx: Context, options: o.BuildOptions) -> int:
     progress = _progress(args, ctx)
     try:
         built = build(ctx.paths, options, progress, stdin=sys.stdin.buffer, link=ctx.link)
+    except (SystemExit, KeyboardInterrupt):  # a signal: ^C, SIGTERM, a closed terminal
+        try:
+            progress.close()
+            ctx.stderr.write("" if _machine(args) else "pyrun: build interrupted\n")
+        except OSError:
+            pass  # the terminal is gone
+        raise
     except (PyrunError, OSError) as error:
         progress.close()
         if not _machine(args):

@@ -56,17 +56,21 @@ def workers(pyrun: Pyrun) -> list[int]:
     return [pid for pid in half_started.children(monitor) if half_started.comm(pid) == "pyrun-worker"]
 
 
-def test_interrupting_a_build_ends_its_step(builder: Pyrun, tmp_path: Path) -> None:
-    """^C: the step's processes are gone at once, and nothing is left."""
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupting_a_build_ends_its_step(builder: Pyrun, tmp_path: Path, number: int, code: int) -> None:
+    """^C, SIGTERM: the step's processes are gone at once, and nothing is left; the step was cancelled, so it says."""
     context = dockerfile(tmp_path, "FROM busybox\nRUN trap '' INT TERM; exec sleep 1000\n")
     process = builder.popen("build", context)
     pid = build_steps.wait_until_running(builder.paths, "sleep")
     begun = time.monotonic()
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=SOON_S * machine.slowness())
     assert time.monotonic() - begun < SOON_S * machine.slowness()
-    assert process.returncode == 130, err
+    assert process.returncode == code, err
     assert not half_started.alive(pid)
+    assert b"CANCELED\n" in err
+    assert b"ERROR" not in err
+    assert err.splitlines()[-1] == b"pyrun: build interrupted"
 
 
 def test_a_builds_worker_that_is_killed(builder: Pyrun, tmp_path: Path) -> None:

@@ -286,7 +286,7 @@ class Graph:
         try:
             image = self.work.image(name, platform, vertex)
         except BaseException as error:
-            vertex.error(str(error))
+            vertex.broken(error)
             raise
         if image is not None:
             if vertex.started:

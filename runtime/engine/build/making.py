@@ -137,7 +137,7 @@ def make(prepared: Prepared, state: State, node: Node, vertex: Vertex) -> BuiltL
             vertex.cancel()
             raise
         except BaseException as error:
-            vertex.error(str(error))
+            vertex.broken(error)
             raise
     vertex.done()
     return layer

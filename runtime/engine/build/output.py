@@ -77,7 +77,7 @@ def finish(work: Work, state: State) -> Built:
                 _push(work, built, vertex)
         _notes(work, built, packed)
     except BaseException as error:
-        vertex.error(str(error))
+        vertex.broken(error)
         raise
     vertex.done()
     return built

@@ -17,6 +17,8 @@ from __future__ import annotations
 import time
 from threading import RLock
 
+from pyrun.rootfs.build.giturl import masked
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +34,7 @@ class Vertex:
 
     def __init__(self, progress: Progress, name: str) -> None:
         self.progress = progress
-        self.name = name
+        self.name = masked(name)
         self.number = 0
         self.started = 0.0
         self.ended = 0.0
@@ -117,8 +119,15 @@ class Vertex:
         self.failure = text or "failed"
         self._end()
 
+    def broken(self, error: BaseException) -> None:
+        """It ended with this: an interruption (^C, SIGTERM) is no failure of its own."""
+        if isinstance(error, Exception):
+            self.error(str(error))
+        else:
+            self.cancel()
+
     def cancel(self) -> None:
-        """Something else failed while it ran."""
+        """Something else failed while it ran, or the user interrupted it."""
         self.canceled = True
         self._end()
 

@@ -90,7 +90,7 @@ def import_all(work: Work) -> None:
         try:
             package = _OPEN[place.kind](work, place)
         except (PyrunError, OSError) as error:
-            vertex.error(str(error))
+            vertex.broken(error)
             work.progress.warn(f"--cache-from {place.where}: {error}")
             continue
         work.cache.elsewhere.append(package.find)
@@ -202,7 +202,7 @@ def export_all(work: Work, state: State, built: Built) -> None:
             )
             _WRITE[place.kind](work, place, config, manifest, [str(layer["digest"]) for layer in layers])
         except BaseException as error:
-            vertex.error(str(error))
+            vertex.broken(error)
             raise
         vertex.status(f"{len(steps)} steps, {len(layers)} layers")
         vertex.done()

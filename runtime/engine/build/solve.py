@@ -119,7 +119,7 @@ def read(work: Work, file: str) -> Graph:
         lines = data.decode("utf-8", "surrogateescape").splitlines()
         raise with_lines(error, error.what, lines, error.line, error.line) if error.line else error from None
     except BaseException as error:
-        vertex.error(str(error))
+        vertex.broken(error)
         raise
     vertex.status(f"{len(stages)} stage{'' if len(stages) == 1 else 's'}, {len(data)} bytes")
     vertex.done()
