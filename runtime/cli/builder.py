@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""pyrun builder prune and du: the build cache. `builder build` is build itself."""
+"""pyrun builder: the build cache, failed steps, and what scripts ask buildx. `builder build` is build itself."""
 
 from __future__ import annotations
 
 from pyrun.runtime.cli import output
 from pyrun.runtime.cli.flags import SWITCH, Args, Command, Flag
-from pyrun.runtime.engine.humanize import size
+from pyrun.runtime.engine.humanize import ago, rfc3339, size
+from pyrun.runtime.engine.templates import table
 from pyrun.runtime.errors import UsageError
 
 TYPE_CHECKING = False
@@ -23,12 +24,26 @@ def prune(args: Args, ctx: Context) -> int:
     if not args.on("force") and not output.confirm(ctx, f"This removes all {kind}. Go on?"):
         return 0
     done = engine.build_cache(ctx.paths, chosen, unused=args.on("all"))
-    if args.on("all") and chosen == engine.EVERYTHING:
-        from pyrun.runtime.engine.build import debug
-
-        debug.prune_failed(ctx.paths)
-    ctx.print(*done.lines, *([""] if done.lines else []), f"Total:\t{size(done.bytes)}")
+    if done.records:
+        ctx.print(*table(["ID\tRECLAIMABLE\tSIZE\tLAST ACCESSED", *map(_line, done.records)]))
+    ctx.print(f"Total:\t{size(done.bytes)}")
+    if not args.on("all") and chosen == engine.EVERYTHING:
+        _say_what_stays(ctx)
     return 0
+
+
+def _line(record: tuple[str, int, float]) -> str:
+    name, taken, used_at = record
+    return f"{name}\ttrue\t{size(taken)}\t{ago(rfc3339(int(used_at * 10**9)))}"
+
+
+def _say_what_stays(ctx: Context) -> None:
+    from pyrun.runtime.engine.disk_usage import disk_usage
+
+    left = disk_usage(ctx.paths).sums[-1]
+    if left.count or left.reclaimable:
+        ctx.stdout.flush()
+        ctx.stderr.write(f"pyrun builder prune -a removes the rest: {size(left.reclaimable)}\n")
 
 
 def du(args: Args, ctx: Context) -> int:
@@ -85,6 +100,20 @@ def described(state: FailedState) -> str:
     return one_line(f"{title or 'a step'} failed {old} ago ({state.where}{of})")
 
 
+def version(args: Args, ctx: Context) -> int:
+    """For scripts that look whether there is a buildx."""
+    from pyrun.runtime import __version__
+
+    ctx.print(f"pyrun build {__version__}")
+    return 0
+
+
+def ls(args: Args, ctx: Context) -> int:
+    """For scripts that look for builders."""
+    ctx.print("default: the only builder, pyrun build itself on this machine")
+    return 0
+
+
 PRUNE = Command(
     "builder prune",
     "",
@@ -109,3 +138,5 @@ DEBUG = Command(
     (),
     stops_at_argument=True,
 )
+VERSION = Command("buildx version", "", "Print the version of pyrun build", version, (), most=0)
+LS = Command("buildx ls", "", "Say that there is one builder", ls, (), most=0)

@@ -92,7 +92,8 @@ def disk_usage(paths: Paths) -> DiskUsage:
     images = tuple(
         ImageUse(one.image, one.size, one.shared, one.unique, by_image.get(one.image.id, 0)) for one in found.images
     )
-    kept = tuple(KeepUse(one.keep, _own_size(store, one.keep), one.shared > 0) for one in found.kept)
+    kept = tuple(KeepUse(one.keep, own_size(store, one.keep), one.shared > 0) for one in found.kept)
+    cached = found.kept_size + failed_size(paths)  # `builder prune -a` gives back all of it
     sums = (
         _image_sum(store, found, images),
         Sum(
@@ -105,14 +106,22 @@ def disk_usage(paths: Paths) -> DiskUsage:
         ),
         Sum(
             "Build Cache", len(kept) + len(mounts), sum(mount.in_use for mount in mounts),
-            found.kept_size + sum(mount.size for mount in mounts),
-            found.kept_size + sum(mount.size for mount in mounts if not mount.in_use),
+            cached + sum(mount.size for mount in mounts),
+            cached + sum(mount.size for mount in mounts if not mount.in_use),
         ),
     )  # fmt: skip
     return DiskUsage(sums, images, containers, volumes, kept, mounts)
 
 
-def _own_size(store: ImageStore, keep: Keep) -> int:
+def failed_size(paths: Paths) -> int:
+    """What failed steps left, to look around in it: bytes."""
+    from pyrun.runtime.engine.build.cache_mounts import tree_size
+
+    path = f"{paths.data}/build/failed"
+    return tree_size(path) if os.path.isdir(path) and os.listdir(path) else 0
+
+
+def own_size(store: ImageStore, keep: Keep) -> int:
     """What a cached step adds to those below it: its layer, unpacked and as a blob."""
     files = [store.find_blob(digest) for digest in keep.blobs]
     top = store.layers.size(keep.layers[-1]) if keep.layers and keep.blobs else 0  # a failed step has none of its own

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from pyrun.rootfs.image import Image
     from pyrun.rootfs.keeping import Keep
+    from pyrun.rootfs.store import ImageStore
     from pyrun.runtime.monitor.worker import WorkerLink
     from pyrun.runtime.paths import Paths
 
@@ -22,11 +23,15 @@ FILTERS = ("until", "label", "label!")
 
 
 class Freed(Record):
-    """What was removed, line by line as docker prints it, the bytes that became free, and what could not be removed."""
+    """What was removed, line by line as docker prints it, the bytes that became free, and what could not be removed.
+
+    Of the build cache `records` too: id, size in bytes, and when it was last used, in seconds since the epoch.
+    """
 
     lines: tuple[str, ...] = ()
     bytes: int = 0
     problems: tuple[PyrunError, ...] = ()
+    records: tuple[tuple[str, int, float], ...] = ()
 
 
 class Filter(Record):
@@ -167,9 +172,11 @@ def volume_users(paths: Paths) -> Callable[[str], list[str]]:
 
 def build_cache(paths: Paths, chosen: Filter = EVERYTHING, *, unused: bool = True) -> Freed:
     """Removes what builds left to be used again: layers that no image has, with `unused` what images have too, and
-    cache mounts. A filter's `until` is about the last use; nothing here has labels."""
+    cache mounts, and without a filter the state of failed steps. A filter's `until` is about the last use; nothing here
+    has labels."""
     from pyrun.rootfs.store import ImageStore
     from pyrun.runtime.engine.build import cache, cache_mounts
+    from pyrun.runtime.engine.disk_usage import own_size
 
     if chosen.labels:
         return Freed()
@@ -180,11 +187,22 @@ def build_cache(paths: Paths, chosen: Filter = EVERYTHING, *, unused: bool = Tru
     def goes(keep: Keep) -> bool:
         return keep.used_at * 10**9 < oldest and (unused or not in_images.issuperset(keep.layers))
 
-    names = [keep.name for keep in cache.records(store) if goes(keep)]
-    freed = store.drop_kept(names).bytes if names else 0
-    lines = [name.partition("-")[2][:25] or name for name in names]
+    doomed = [keep for keep in cache.records(store) if goes(keep)]
+    records = [(keep.name.partition("-")[2][:25] or keep.name, own_size(store, keep), keep.used_at) for keep in doomed]
+    freed = _failed_steps(paths, store) if unused and chosen == EVERYTHING else 0
+    freed += store.drop_kept([keep.name for keep in doomed]).bytes if doomed else 0
     if unused:
         gone = cache_mounts.prune(paths, lambda mount: mount.used_at * 10**9 < oldest)
-        lines += [mount.name[:25] for mount in gone]
+        records += [(mount.name[:25], mount.size, mount.used_at) for mount in gone]
         freed += sum(mount.size for mount in gone)
-    return Freed(tuple(lines), freed)
+    return Freed(tuple(name for name, _, _ in records), freed, records=tuple(records))
+
+
+def _failed_steps(paths: Paths, store: ImageStore) -> int:
+    """Forgets what failed steps left; the bytes of that, and of the layers that only they stood on."""
+    from pyrun.runtime.engine.build import debug
+    from pyrun.runtime.engine.disk_usage import failed_size
+
+    before = failed_size(paths) + store.usage().kept_size
+    debug.prune_failed(paths)
+    return max(0, before - failed_size(paths) - store.usage().kept_size)

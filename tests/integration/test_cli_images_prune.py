@@ -211,3 +211,28 @@ def test_build_cache_is_counted_and_pruned(fresh: Pyrun) -> None:
     assert sums(fresh)["Build Cache"]["TotalCount"] == "1"  # the cache mount
     fresh.ok("system", "prune", "-af")
     assert sums(fresh)["Build Cache"]["TotalCount"] == "0"
+
+
+def test_what_df_calls_reclaimable_is_what_builder_prune_gives(fresh: Pyrun) -> None:
+    """Without -a what no image has goes, and what stays is said; with -a the number of df, failed steps included."""
+    context = f"{os.path.dirname(fresh.paths.data)}/context"
+    os.makedirs(context)
+    mount = "--mount=type=cache,target=/c"
+    for name, last in (("good", "true"), ("bad", "false")):
+        with open(f"{context}/{name}", "w", encoding="utf-8") as file:
+            file.write(f"FROM busybox\nRUN {mount} head -c 50000 /dev/zero >/c/f; echo {name} >/made\nRUN {last}\n")
+    fresh.ok("build", "-t", "built:1", "-f", f"{context}/good", context, timeout=120)
+    assert fresh("build", "-f", f"{context}/bad", context, timeout=120).rc != 0
+    done = fresh("builder", "prune", "-f")
+    lines = done.out.splitlines()
+    assert lines[0].split("  ")[0] == "ID", "the layer of the build that failed"
+    assert lines[0].split()[1:] == ["RECLAIMABLE", "SIZE", "LAST", "ACCESSED"]
+    assert lines[1].split()[1] == "true"
+    left = sums(fresh)["Build Cache"]["Reclaimable"].partition(" ")[0]
+    assert left != "0B"
+    assert done.err == f"pyrun builder prune -a removes the rest: {left}\n"
+    rest = fresh("builder", "prune", "-af")
+    assert (rest.err, rest.out.splitlines()[-1]) == ("", f"Total:\t{left}")
+    assert sums(fresh)["Build Cache"]["Size"] == "0B"
+    assert fresh("builder", "prune", "-f").out == "Total:\t0B\n"
+    assert names(fresh) == {"busybox:latest", "built:1"}
