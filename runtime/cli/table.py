@@ -40,6 +40,8 @@ COMMANDS = {
     "builder prune": ("builder", "PRUNE", COLD),
     "builder du": ("builder", "DU", COLD),
     "builder debug": ("builder", "DEBUG", WARM),
+    "buildx version": ("builder", "VERSION", COLD),
+    "buildx ls": ("builder", "LS", COLD),
     "images": ("images", "IMAGES", COLD),
     "image inspect": ("inspect", "IMAGE_INSPECT", COLD),
     "image diff": ("diff", "IMAGE_DIFF", COLD),
@@ -119,7 +121,13 @@ GROUPS = {
         "remove": "volume rm",
     },
     "builder": {"build": "build", "prune": "builder prune", "du": "builder du", "debug": "builder debug"},
-    "buildx": {"build": "build", "prune": "builder prune", "du": "builder du"},
+    "buildx": {
+        "build": "build",
+        "prune": "builder prune",
+        "du": "builder du",
+        "version": "buildx version",
+        "ls": "buildx ls",
+    },
     "network": {"ls": "network ls", "list": "network ls", "inspect": "network inspect"},
     "system": {"info": "info", "df": "system df", "prune": "system prune"},
 }
