@@ -104,7 +104,7 @@ def _shell(ctx: Context) -> int:
 
 
 def _check(args: Args, ctx: Context, options: o.BuildOptions) -> int:
-    """--check: what BuildKit's rules find in the Dockerfile. 1 if there is anything."""
+    """--check: what BuildKit's rules find in the Dockerfile, and unused arguments. 1 if there is anything."""
     from pyrun.runtime.engine.build import solve
     from pyrun.runtime.engine.build.progress import Progress
     from pyrun.runtime.engine.build.work import Work
@@ -112,19 +112,22 @@ def _check(args: Args, ctx: Context, options: o.BuildOptions) -> int:
     with Work(ctx.paths, options, Progress()) as work:
         graph = solve.load(work, sys.stdin.buffer)
         findings = solve.findings(graph)
+        unused = solve.unused_arguments(graph)
         path = graph.file.path
         lines = graph.file.lines
-    if not findings:
+    if not findings and not unused:
         ctx.print("Check complete, no warnings found.")
         return 0
     from pyrun.runtime.engine.build.failure import excerpt
 
-    count = len(findings)
+    count = len(findings) + len(unused)
     ctx.print(f"Check complete, {count} warning{'s have' if count != 1 else ' has'} been found!")
     for finding in findings:
         shown = excerpt(lines, finding.line, finding.line) if finding.line else ()
         text = ("", f"WARNING: {finding.rule}", finding.message, f"{path}:{finding.line}", "-" * 20, *shown, "-" * 20)
         ctx.print(*(lines_for(ctx.stdout, line) for line in text))
+    for remark in unused:
+        ctx.print("", lines_for(ctx.stdout, f"WARNING: {remark}"))
     return 1
 
 
@@ -231,6 +234,12 @@ def _network(text: str) -> str:
     return text
 
 
+def _isolation(text: str) -> str:
+    if text not in ("", "default"):
+        raise ValueError("it is for Windows; leave it out, or say default")
+    return text
+
+
 def _platform(text: str) -> str:
     if "," in text:
         raise ValueError("one platform at a time: build each, then pyrun push them under tags of their own")
@@ -334,12 +343,12 @@ FLAGS = (
     Flag("provenance", hidden=True, parse=_attestation),
     Flag("sbom", hidden=True, parse=_attestation),
     Flag("builder", hidden=True),
+    Flag("isolation", hidden=True, parse=_isolation),
     Flag("compress", kind=SWITCH, hidden=True),
     Flag("rm", kind=SWITCH, hidden=True, default=True),
     Flag("force-rm", kind=SWITCH, hidden=True),
     Flag("disable-content-trust", kind=SWITCH, hidden=True),
     *_refused("attest", why="pyrun does not write attestations"),
-    *_refused("isolation", why="it is for Windows"),
     *_refused("security-opt", why="write RUN --security=insecure and say --allow security.insecure"),
     *_refused("squash", why="FROM scratch and COPY --from=… / / makes one layer", kind=SWITCH),
     *_refused("policy", why="pyrun has no policy language"),

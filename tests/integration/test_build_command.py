@@ -19,6 +19,7 @@ import pytest
 
 import machine
 from builds import Builds
+from pyrun.runtime import __version__
 from requires import requires
 
 if TYPE_CHECKING:
@@ -238,10 +239,14 @@ def test_check(build: Builds) -> None:
     (build.context / "Dockerfile").write_text("FROM busybox\nCOPY a /$NOPE\n")
     (build.context / ".dockerignore").write_text("a\n")
     result = build.pyrun("build", "--check", str(build.context))
+    assert "Check complete, 2 warnings have been found!" in result.out
     assert "CopyIgnoredFile" in result.out  # it knows .dockerignore,
     assert "nothing sets $NOPE" in result.out  # and what an image that is here has in its environment
     (build.context / "Dockerfile").write_text('FROM busybox\nCMD ["x"]\n')
     assert build.pyrun.ok("build", "--call", "check", str(build.context)) == "Check complete, no warnings found."
+    result = build.pyrun("build", "--build-arg", "ZZ=1", "--check", str(build.context))
+    found = ["Check complete, 1 warning has been found!", "", "WARNING: --build-arg ZZ: there is no ARG of that name"]
+    assert (result.rc, result.out.splitlines()) == (1, found)
 
 
 def test_warnings_and_unused_arguments(build: Builds) -> None:
@@ -251,6 +256,33 @@ def test_warnings_and_unused_arguments(build: Builds) -> None:
     assert "TYPO: there is no ARG" in made.err
     assert "USED" not in made.err
     assert build.pyrun("build", "-q", str(build.context)).err == ""
+
+
+def test_numbers_of_steps_have_no_holes(build: Builds) -> None:
+    """A WORKDIR that is there already, FROM a stage and FROM scratch have their lines too, cached or not."""
+    salt = os.urandom(4).hex()
+    text = (
+        f"FROM busybox AS builder\nRUN mkdir /app; echo {salt}\nWORKDIR /app\n"
+        "FROM builder AS test\nRUN true\nFROM scratch\nCOPY --from=test /app /app\n"
+    )
+    for ends in ("DONE", "CACHED"):
+        err = build(text).err
+        for name in (
+            "[builder 1/3] FROM busybox", "[builder 3/3] WORKDIR /app", "[test 1/2] FROM builder",
+            "[test 2/2] RUN true", "[stage-2 1/2] FROM scratch", "[stage-2 2/2] COPY",
+        ):  # fmt: skip
+            assert err.count(f" {name}") == 1, err
+        number = next(line for line in err.splitlines() if line.endswith("[test 1/2] FROM builder")).split()[0]
+        assert f"{number} {ends}" in err
+        number = next(line for line in err.splitlines() if line.endswith("WORKDIR /app")).split()[0]
+        assert f"{number} CACHED\n" in err
+
+
+def test_what_scripts_ask_buildx(build: Builds) -> None:
+    """buildx version and ls answer with a line; --isolation default is docker's default."""
+    assert build.pyrun.ok("buildx", "version") == f"pyrun build {__version__}"
+    assert build.pyrun.ok("buildx", "ls").count("\n") == 0
+    build("FROM busybox\n", "--isolation", "default")
 
 
 def test_rawjson(build: Builds) -> None:

@@ -113,7 +113,10 @@ class Node:
         prepared = self.prepared or making.prepare(step, self.state, self)
         if prepared is None:
             return False  # while probing: it needs a stage that is not done
+        number = self.made + 1
         if prepared.nothing:  # WORKDIR of a directory that is there
+            self.work.progress.vertex(self.vertex_name(number, prepared.title)).cached()
+            self.made = number
             self.prepared = None
             self.state.commit(prepared.created_by)
             return True
@@ -121,7 +124,6 @@ class Node:
         if layer is None and self.work.probing:
             self.prepared = prepared
             return False
-        number = self.made + 1
         vertex = self.work.progress.vertex(self.vertex_name(number, prepared.title))
         if layer is not None:
             vertex.cached()
@@ -274,13 +276,25 @@ class Graph:
             other = None if name.isdigit() else self.find(name, node.stage.index)
             if other is not None:
                 state = self.done(other)
-                return None if state is None else state.fork()
+                if state is None:
+                    return None
+                self._at_once(node, name)
+                return state.fork()
             if name == "scratch":
                 chosen = platforms.parse(platform) if platform else self.asked
+                self._at_once(node, name)
                 return State.scratch((chosen.os, chosen.architecture, chosen.variant))
         vertex = self.work.progress.vertex(node.vertex_name(1, f"FROM {name}"))
         image = self._image(name, platform, vertex)
         return None if image is None else State.of_image(image)
+
+    def _at_once(self, node: Node, name: str) -> None:
+        """FROM a stage or scratch takes no work, but it has its number."""
+        vertex = self.work.progress.vertex(node.vertex_name(1, f"FROM {name}"))
+        if self.work.probing:
+            vertex.cached()
+        else:
+            vertex.done()
 
     def _image(self, name: str, platform: str, vertex: Vertex) -> Any:
         try:

@@ -198,17 +198,24 @@ def remarks(graph: Graph) -> tuple[str, ...]:
     """What the rules find, and build arguments that no ARG takes. Raises UsageError under `# check=error=true`."""
     from pyrun.rootfs.build import lint
 
-    file, options = graph.file, graph.work.options
+    file = graph.file
     found = findings(graph)
     lines = [f"{finding} (line {finding.line})" for finding in found]
     if found and lint.file_options(file).error:
         error = UsageError(f"{file.path}:{found[0].line}", f"{found[0]}", hint="the file says check=error=true")
         raise with_lines(error, error.what, file.lines, found[0].line, found[0].line)
+    return (*lines, *unused_arguments(graph))
+
+
+def unused_arguments(graph: Graph) -> tuple[str, ...]:
+    """A remark for each --build-arg that no ARG takes."""
     known = {*graph.globals, *platforms.PROXIES, *platforms.PREDEFINED, "SOURCE_DATE_EPOCH"}
     args = (step for stage in graph.stages for step in stage.steps if isinstance(step, instructions.Arg))
     known.update(name for step in args for name, _ in step.pairs)
-    unused = [name for name, _ in options.build_args if name not in known and not name.startswith("BUILDKIT_")]
-    return (*lines, *(f"--build-arg {name}: there is no ARG of that name" for name in unused))
+    unused = [
+        name for name, _ in graph.work.options.build_args if name not in known and not name.startswith("BUILDKIT_")
+    ]
+    return tuple(f"--build-arg {name}: there is no ARG of that name" for name in unused)
 
 
 def load(work: Work, stdin: Any) -> Graph:
