@@ -49,6 +49,11 @@ _CONFIG = (
       "missingEmail", "missingSpaceBeforeDate", "missingSpaceBeforeEmail", "zeroPaddedFilemode")),
 )  # fmt: skip
 
+# git asks this for a login at the origin of the URL; the shell's own printf has no command line that others could read
+_HELPER = (
+    """!f() { test "$1" != get || printf 'username=%s\\npassword=%s\\n' "$PYRUN_GIT_USER" "$PYRUN_GIT_PASSWORD"; }; f"""
+)
+
 _SSH = "ssh -oBatchMode=yes"
 # ssh looks for keys where /etc/passwd says that the user is at home, whatever $HOME is
 _SSH_AGENT = f"{_SSH} -F /dev/null -oIdentityFile=none"
@@ -96,7 +101,7 @@ def clone(
     git = _Git(repository.remote, top, allow_file, trusted, agent)
     with step("build", f"git clone {shown(repository.remote)} {repository.ref}".rstrip()):
         git.run(["init", "--quiet", "--template="])
-        git.run(["remote", "add", "origin", repository.remote])
+        git.run(["remote", "add", "origin", git.url])
         commit = _fetch(git, repository)
         git.run(["checkout", "--quiet", "--force", "--detach", commit, "--"])
         if repository.submodules and os.path.lexists(os.path.join(top, ".gitmodules")):
@@ -147,9 +152,12 @@ class _Git:
 
     def __init__(self, remote: str, directory: str, allow_file: bool, trusted: bool = True, agent: str = "") -> None:
         self.remote = shown(remote)  # for messages
+        self.url, login = _login(remote)
         self.directory = directory
         self.trusted = trusted
         config = [*_CONFIG, f"protocol.file.allow={'always' if allow_file else 'never'}"]
+        if login:
+            config.append(f"credential.{_origin(self.url)}.helper={_HELPER}")
         self.environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
         self.environment |= {
             "GIT_CONFIG_NOSYSTEM": "1",
@@ -163,6 +171,7 @@ class _Git:
             "LC_ALL": "C",
             # in the environment, so that the git of a submodule gets them too
             "GIT_CONFIG_COUNT": str(len(config)),
+            **login,
         }
         for number, pair in enumerate(config):
             key, _, value = pair.partition("=")
@@ -204,6 +213,31 @@ class _Git:
                     hint = "a Dockerfile has no use of your keys, but with pyrun build --ssh default of the agent"
                 return PyrunError(f"clone {self.remote}", reason, hint=hint)
         return PyrunError(f"clone {self.remote}", why or "git failed")
+
+
+def _login(remote: str) -> tuple[str, dict[str, str]]:
+    """The URL without the user and password in it, and those as variables for _HELPER; as it was, if there are none.
+
+    Arguments of git, and of its helpers, are there for every user of the machine to see; and .git/config may be kept.
+    """
+    scheme, _, rest = remote.partition("://")
+    host, slash, path = rest.partition("/")
+    login, _, host = host.rpartition("@")
+    user, colon, password = login.partition(":")
+    if scheme not in ("http", "https") or not colon:
+        return remote, {}
+    from urllib.parse import unquote
+
+    user, password = unquote(user), unquote(password)
+    if any(char in user + password for char in "\n\r\0"):  # lines of git's protocol (CVE-2020-5260)
+        raise UsageError(f"clone {shown(remote)}", "a control character in its password")
+    return f"{scheme}://{host}{slash}{path}", {"PYRUN_GIT_USER": user, "PYRUN_GIT_PASSWORD": password}
+
+
+def _origin(url: str) -> str:
+    """Scheme, host and port: nobody else is told the password, wherever he redirects to."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.partition('/')[0]}"
 
 
 def _tied() -> tuple[str, ...]:

@@ -43,6 +43,7 @@ def parse(text: str, *, allow_file: bool = False) -> Repository | None:
     if text.startswith(("./", "../", "/")):
         return None
     body, _, fragment = text.partition("#")
+    text = masked(text)  # for messages
     body, asked, query = body.partition("?")
     scheme, divided, rest = body.partition("://")
     local = text.startswith("github.com/")
@@ -69,9 +70,21 @@ def parse(text: str, *, allow_file: bool = False) -> Repository | None:
     return check(_with_query(found, query, text) if asked else found, text)
 
 
+def masked(text: str) -> str:
+    """The text with `***` for the users and passwords of the URLs in it: messages end up in the logs of a CI."""
+    before, *others = text.split("://")
+    done = [before]
+    for rest in others:
+        end = next((at for at, char in enumerate(rest) if char in "/\"'" or char.isspace()), len(rest))
+        login, at, host = rest[:end].rpartition("@")
+        secret = ":" in login or done[-1].lower().endswith(("http", "https"))
+        done.append(f"***@{host}{rest[end:]}" if at and secret else rest)
+    return "://".join(done)
+
+
 def check(repository: Repository, text: str = "") -> Repository:
     """The same repository, if nothing of it could be taken for an option or a path that leads out of it."""
-    text = text or repository.remote
+    text = text or masked(repository.remote)
     if any(char < " " or char == "\x7f" for char in text + repository.remote + repository.ref + repository.subdir):
         raise UsageError(f"git URL {text!r}", "control characters in it")
     host = repository.remote.partition("://")[2] or repository.remote

@@ -149,10 +149,11 @@ class _Copy:
 
         found = remote.fetch(url, step.checksum, scratch=self.work.scratch())
         if not found.name and self.destination.endswith("/"):
-            raise step.at.error(f"ADD {url}: the URL has no file name", "end the destination with a file's name")
+            what = f"ADD {giturl.masked(url)}: the URL has no file name"
+            raise step.at.error(what, "end the destination with a file's name")
         directory, name = os.path.dirname(found.path), found.name or "content"
         os.rename(found.path, os.path.join(directory, name))
-        tree = Tree.directory(directory, url)
+        tree = Tree.directory(directory, giturl.masked(url))
         self.work.closing(tree.close)
         return tree, self.request([_literal(name)], unpack=bool(step.unpack))
 
@@ -201,7 +202,7 @@ class _Copy:
         flags = [f"--chown={step.chown}"] if step.chown else []
         flags += [f"--chmod={step.chmod}"] if step.chmod else []
         flags += ["--link"] if step.link else []
-        names = [*step.sources, *(f"<<{heredoc.name}" for heredoc in step.heredocs)]
+        names = [*map(giturl.masked, step.sources), *(f"<<{heredoc.name}" for heredoc in step.heredocs)]
         return " ".join([step.at.name, *flags, *names, step.destination])
 
 

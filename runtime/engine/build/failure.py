@@ -55,8 +55,11 @@ def excerpt(lines: Sequence[str], first: int, last: int) -> list[str]:
 
 
 def _plain(line: str) -> str:
-    """A line that cannot steer the terminal: the Dockerfile may come with a context from anywhere."""
-    return "".join(char if char.isprintable() or char == "\t" or "\udc80" <= char <= "\udcff" else "�" for char in line)
+    """A line that cannot steer the terminal (the Dockerfile may come from anywhere) and tells no password of a URL."""
+    from pyrun.rootfs.build.giturl import masked
+
+    plain = (char if char.isprintable() or char == "\t" or "\udc80" <= char <= "\udcff" else "�" for char in line)
+    return masked("".join(plain))
 
 
 def report(error: BaseException) -> list[str]:
