@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""pyrun-oci: runc's command line, for orchestrators. create, start, state, kill, delete, run so far.
+"""pyrun-oci: runc's command line, for orchestrators.
 
 Flags as Go's programs take them: one dash or two, "-flag value" or "-flag=value". Errors: one line on stderr, and one
-JSON object appended to --log when --log-format is json; exit code 1.
+more appended to --log (a JSON object with --log-format json); exit code 1, and 255 from exec.
+
+The commands that every container's life needs are here; each of the others is a module of its own, oci_<name>.py with
+FLAGS and run(), that is imported when it runs.
 """
 
 from __future__ import annotations
@@ -18,74 +21,124 @@ if TYPE_CHECKING:
 
     from pyrun.runtime.oci.state import StateRoot
 
+    #: flag -> its value; "1" for one without a value, and SEPARATOR between those of a flag that was given again
     Values = dict[str, str]
+    #: name of a flag -> SWITCH, VALUE or MANY, or for a short name the long one
+    Flags = dict[str, int | str]
 
-GLOBAL = {"root": True, "log": True, "log-format": True, "debug": False, "systemd-cgroup": False, "rootless": True}
+SWITCH, VALUE, MANY = 0, 1, 2
+SEPARATOR = "\0"  # no argument of a command line can have one
 
-#: command -> its flags (True: takes a value); one letter names stand beside their long ones in SHORT
-FLAGS = {
-    "create": {"bundle": True, "pid-file": True, "no-pivot": False, "no-new-keyring": False},
+GLOBAL: Flags = {
+    "root": VALUE, "log": VALUE, "log-format": VALUE, "debug": SWITCH, "systemd-cgroup": SWITCH, "rootless": VALUE,
+    "cgroup-manager": VALUE, "version": SWITCH, "v": "version", "help": SWITCH, "h": "help",
+}  # fmt: skip
+
+FLAGS: dict[str, Flags] = {
+    "create": {"bundle": VALUE, "b": "bundle", "pid-file": VALUE, "no-pivot": SWITCH, "no-new-keyring": SWITCH},
     "start": {},
     "state": {},
-    "kill": {"all": False},
-    "delete": {"force": False},
+    "kill": {"all": SWITCH, "a": "all"},
+    "delete": {"force": SWITCH, "f": "force"},
 }
-SHORT = {"b": "bundle", "a": "all", "f": "force"}
+#: commands in modules of their own; after the id of FIRST's the words are the user's, whatever they look like
+MODULES = ("list", "pause", "ps", "resume")
+FIRST = ("ps",)
 
 
 def main() -> int:
     """The `pyrun-oci` command: gives the exit code."""
     values: Values = {}
+    command = ""
     try:
         rest = parse(sys.argv[1:], GLOBAL, values)
-        if "version" in values or rest[:1] == ["--version"]:
+        if values.get("version"):
             return version()
+        if values.get("help") or rest[:1] == ["help"]:
+            return usage()
         if not rest:
-            raise UsageError("pyrun-oci", "no command", hint=f"one of {', '.join(FLAGS)}")
+            raise UsageError("pyrun-oci", "no command", hint=f"one of {', '.join(sorted((*FLAGS, *MODULES)))}")
         command, arguments = rest[0], rest[1:]
-        if command not in FLAGS:
-            raise UsageError(f"unknown command '{command}'", hint=f"one of {', '.join(FLAGS)}")
-        if values.get("systemd-cgroup"):
-            raise UsageError("--systemd-cgroup", "the systemd driver is not supported yet")
-        arguments = parse(arguments, FLAGS[command], values, interspersed=True)
-        return COMMANDS[command](state_root(values), arguments, values)
+        return run(command, arguments, values)
     except Exception as error:  # whatever it is, the caller reads one line
         if values.get("debug"):
             import traceback
 
             traceback.print_exc()
-        return failed(error, values)
+        return failed(error, values, 255 if command == "exec" else 1)
 
 
-def parse(argv: Sequence[str], flags: dict[str, bool], values: Values, *, interspersed: bool = False) -> list[str]:
-    """Takes flags off a command line into `values`; gives the arguments. Raises UsageError."""
+def run(command: str, arguments: Sequence[str], values: Values) -> int:
+    """One command with the global flags in `values`: gives the exit code."""
+    if command in FLAGS:
+        flags, function = FLAGS[command], COMMANDS[command]
+    elif command in MODULES:
+        module = __import__(f"pyrun.runtime.cli.oci_{command}", fromlist=["run"])
+        flags, function = module.FLAGS, module.run
+    else:
+        hint = f"one of {', '.join(sorted((*FLAGS, *MODULES)))}"
+        raise UsageError(f"unknown command '{command}'", hint=hint)
+    if values.get("systemd-cgroup") or values.get("cgroup-manager") == "systemd":
+        raise UsageError("--systemd-cgroup", "the systemd driver is not supported yet")
+    if values.get("cgroup-manager", "cgroupfs") != "cgroupfs":
+        raise UsageError(f"--cgroup-manager {values['cgroup-manager']}", "only cgroupfs is supported")
+    if values.get("log-format", "text") not in ("text", "json"):
+        raise UsageError(f"--log-format {values['log-format']}", "it is text or json")
+    if "--help" in arguments[:1] or "-h" in arguments[:1]:
+        return usage(command, flags)
+    found = parse(arguments, flags, values, interspersed=command not in FIRST)
+    if values.get("debug"):
+        from pyrun.runtime.cli.oci_log import debug
+
+        debug(values)
+    return function(state_root(values), found, values)
+
+
+def parse(words: Sequence[str], flags: Flags, values: Values, *, interspersed: bool = False) -> list[str]:
+    """Takes flags off a command line into `values`; gives the arguments. Raises UsageError.
+
+    With `interspersed` flags may come after arguments too, else the first argument ends them.
+    """
     rest: list[str] = []
-    words = list(argv)
-    while words:
-        word = words.pop(0)
+    position = 0
+    while position < len(words):
+        word = words[position]
+        position += 1
         if word == "--":
-            return rest + words
+            return [*rest, *words[position:]]
         if not word.startswith("-") or word == "-":
             rest.append(word)
             if not interspersed:
-                return rest + words
+                return [*rest, *words[position:]]
             continue
-        name, equals, value = word.lstrip("-").partition("=")
-        name = SHORT.get(name, name)
-        if name in ("version", "v") and not rest:
-            values["version"] = "1"
-            return rest
-        if name not in flags:
+        name, equals, value = word.removeprefix("-").removeprefix("-").partition("=")
+        kind = flags.get(name)
+        if isinstance(kind, str):
+            name, kind = kind, flags[kind]
+        if kind is None:
             raise UsageError(f"unknown flag: {word}")
-        if not flags[name]:
-            values[name] = "" if value in ("false", "0") else "1"
+        if kind == SWITCH:
+            if equals and value.lower() not in ("true", "false", "1", "0", "t", "f"):
+                raise UsageError(f"{word.partition('=')[0]}={value}", "it is true or false")
+            values[name] = "" if value.lower() in ("false", "0", "f") else "1"
             continue
         if not equals:
-            if not words:
+            if position == len(words):
                 raise UsageError(f"flag needs an argument: {word}")
-            value = words.pop(0)
-        values[name] = value
+            value = words[position]
+            position += 1
+        values[name] = f"{values[name]}{SEPARATOR}{value}" if kind == MANY and name in values else value
     return rest
+
+
+def usage(command: str = "", flags: Flags = GLOBAL) -> int:
+    """The flags of a command, or of all of them and the commands' names."""
+    long = [(name, kind) for name, kind in flags.items() if not isinstance(kind, str)]
+    names = " ".join([f"[--{name}{' VALUE' if kind else ''}]" for name, kind in long])
+    sys.stdout.write(f"usage: pyrun-oci {f'{command} {names}'.strip()}{'' if command else ' COMMAND …'}\n")
+    if not command:
+        sys.stdout.write(f"commands: {' '.join(sorted((*FLAGS, *MODULES)))}\n")
+    return 0
 
 
 def state_root(values: Values) -> StateRoot:
@@ -96,23 +149,15 @@ def state_root(values: Values) -> StateRoot:
     return StateRoot(os.path.abspath(values["root"]) if values.get("root") else f"{paths.default().run}/oci")
 
 
-def failed(error: Exception, values: Values) -> int:
-    """One line on stderr, one JSON object in the log."""
+def failed(error: Exception, values: Values, code: int = 1) -> int:
+    """One line on stderr, one in the log; gives the exit code."""
     text = " ".join(str(error).split())
     sys.stderr.write(f"pyrun-oci: {text}\n")
-    if values.get("log") and values.get("log-format") == "json":
-        import time
+    if values.get("log"):
+        from pyrun.runtime.cli.oci_log import write
 
-        from pyrun.runtime.oci import json
-
-        line = {"level": "error", "msg": text, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-        try:
-            fd = os.open(values["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            os.write(fd, f"{json.dumps(line)}\n".encode())
-            os.close(fd)
-        except OSError:
-            pass  # the line on stderr has been written
-    return 1
+        write(values, "error", text)
+    return code
 
 
 def one_id(arguments: Sequence[str]) -> str:
@@ -167,8 +212,12 @@ def kill(root: StateRoot, arguments: Sequence[str], values: Values) -> int:
     from pyrun.runtime.engine.signals import number
     from pyrun.runtime.oci import lifecycle
 
-    signal = number(arguments[1]) if len(arguments) == 2 else 15
-    lifecycle.kill(root, one_id(arguments[:1]), signal, everything=bool(values.get("all")))
+    if len(arguments) == 2:
+        signal = 0 if arguments[1] == "0" else number(arguments[1])
+        arguments = arguments[:1]
+    else:
+        signal = 15
+    lifecycle.kill(root, one_id(arguments), signal, everything=bool(values.get("all")))
     return 0
 
 

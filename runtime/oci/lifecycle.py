@@ -54,7 +54,7 @@ def state_json(root: st.StateRoot, container_id: str) -> dict[str, Any]:
     return {
         "ociVersion": state.oci_version, "id": state.id, "pid": 0 if now == st.STOPPED else state.pid, "status": now,
         "bundle": state.bundle, "rootfs": state.rootfs, "created": state.created, "annotations": state.annotations,
-        "owner": "",
+        "owner": st.owner(root.directory(container_id)),
     }  # fmt: skip
 
 

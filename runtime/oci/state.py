@@ -18,7 +18,16 @@ CREATED, RUNNING, PAUSED, STOPPED = "created", "running", "paused", "stopped"
 ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 
 #: what may be done in which state; runc and crun delete created containers too (their init is killed), so do we
-ALLOWED = {"start": {CREATED}, "delete": {STOPPED, CREATED}, "kill": {CREATED, RUNNING, PAUSED}}
+ALLOWED = {
+    "start": {CREATED},
+    "delete": {STOPPED, CREATED},
+    "kill": {CREATED, RUNNING, PAUSED},
+    "pause": {CREATED, RUNNING},
+    "resume": {PAUSED},
+    "exec in": {CREATED, RUNNING},
+    "update": {CREATED, RUNNING, PAUSED},
+    "watch": {CREATED, RUNNING, PAUSED},
+}
 
 
 class OciState(Record):
@@ -103,19 +112,31 @@ def boot_id() -> str:
         return file.read().decode("ascii").strip()
 
 
+def owner(directory: str) -> str:
+    """The name of the user whose the state directory is, or the number of one without a name; "" when it is gone."""
+    try:
+        uid = os.stat(directory).st_uid
+    except FileNotFoundError:
+        return ""
+    from pwd import getpwuid
+
+    try:
+        return getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
 def status(state: OciState, directory: str) -> str:
     """created, running, paused or stopped (runtime.md, State), as it is now."""
     if state.boot_id != boot_id() or pid_start_time(state.pid) != state.pid_start_time:
         return STOPPED
-    if os.path.exists(f"{directory}/exec.fifo"):
-        return CREATED
     try:
         with open(f"{state.cgroup}/cgroup.events", "rb", buffering=0) as file:
             if b"frozen 1" in file.read():
                 return PAUSED
     except OSError:
         pass
-    return RUNNING
+    return CREATED if os.path.exists(f"{directory}/exec.fifo") else RUNNING
 
 
 def require(verb: str, container_id: str, now: str) -> None:
