@@ -184,7 +184,7 @@ def test_a_program_instead_of_the_shell(builder: Pyrun, tmp_path: Path) -> None:
     assert shell.end() == 0
 
 
-@pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL", "terminal", "detach"])
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL", "terminal", "detach", "monitor"])
 def test_a_shell_ends_with_its_client(builder: Pyrun, tmp_path: Path, how: str) -> None:
     """However the client goes: no process, no container and no directory stays, and the state can be opened again."""
     builder("build", dockerfile(tmp_path, "FROM busybox\nRUN exit 1\n"))
@@ -198,6 +198,11 @@ def test_a_shell_ends_with_its_client(builder: Pyrun, tmp_path: Path, how: str) 
     if how == "terminal":
         os.close(shell.master)
         shell.process.wait(SOON_S * machine.slowness())
+    elif how == "monitor":  # the next one takes over a shell that has no client any more
+        os.kill(half_started.monitor_pid(builder), signal.SIGKILL)
+        shell.end()
+        builder.ok("build", "-q", dockerfile(tmp_path, "FROM busybox\nRUN true\n"), "-t", "next")
+        images = builder.ok("images", "-aq")
     else:
         os.write(shell.master, b"\x10\x11") if how == "detach" else shell.process.send_signal(getattr(signal, how))
         shell.end()
