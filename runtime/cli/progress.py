@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 
 from pyrun.rootfs.registry.progress import Progress
@@ -25,9 +26,10 @@ if TYPE_CHECKING:
 
 
 class Shown(Progress):
-    """Draws on `stream`; nothing at all with `quiet`. Loads rich only when a bar is to be drawn on a terminal."""
+    """Draws on `stream`; nothing at all with `quiet`. ^C ends it with the line `on_interrupt` on stderr. Loads rich only when a bar is to be drawn on a terminal."""
 
-    def __init__(self, stream: TextIO, *, quiet: bool = False) -> None:
+    def __init__(self, stream: TextIO, *, quiet: bool = False, on_interrupt: str = "") -> None:
+        self._on_interrupt = on_interrupt
         self._stream = stream
         self._quiet = quiet
         self._live = not quiet and stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
@@ -44,6 +46,9 @@ class Shown(Progress):
     def __exit__(self, kind: type[BaseException] | None, cause: BaseException | None, tb: TracebackType | None) -> None:
         with self._lock:
             self._stop()
+        if kind is KeyboardInterrupt and self._on_interrupt:
+            sys.stderr.write(f"{self._on_interrupt}\n")
+            sys.stderr.flush()
 
     def begin(self, key: str, text: str, total: int | None) -> None:
         with self._lock:

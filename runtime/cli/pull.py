@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from pyrun.runtime.cli.context import Context
 
 
+INTERRUPTED = "pyrun: pull interrupted: what came stays; pull again goes on"
+
+
 def run(args: Args, ctx: Context) -> int:
     """Pulls one tag, or all of a repository; the last line is the full name, the only one with --quiet."""
     from pyrun.rootfs import refs
@@ -29,7 +32,7 @@ def run(args: Args, ctx: Context) -> int:
         raise UsageError(
             "pull", "a tag cannot be used with --all-tags/-a", hint=f"pyrun pull -a {reference.familiar_name}"
         )
-    with Shown(ctx.stdout, quiet=args.on("quiet")) as progress:
+    with Shown(ctx.stdout, quiet=args.on("quiet"), on_interrupt=INTERRUPTED) as progress:
         if every:
             pull_tags(ctx, reference, registries, args.text("platform"), progress)
         else:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from pyrun.runtime.cli.context import Context
 
 
+INTERRUPTED = "pyrun: push interrupted: what arrived stays; push again goes on"
+
+
 def run(args: Args, ctx: Context) -> int:
     """Pushes one tag, or with -a all local tags of a repository; with --quiet the name is all that is printed."""
     from pyrun.rootfs import refs
@@ -31,7 +34,7 @@ def run(args: Args, ctx: Context) -> int:
     reference = refs.parse(args.arguments[0])
     if reference.digest:
         raise UsageError(f"push {args.arguments[0]}", "a digest cannot be pushed to", hint="name a tag")
-    with Shown(ctx.stdout, quiet=args.on("quiet")) as progress:
+    with Shown(ctx.stdout, quiet=args.on("quiet"), on_interrupt=INTERRUPTED) as progress:
         if args.on("all-tags"):
             chosen = local_tags(store, reference)
         else:

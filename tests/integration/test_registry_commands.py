@@ -780,6 +780,8 @@ def test_interrupted_pull_leaves_the_terminal_clean(
     assert code in ((130,) if how == "keys" else (143, -signal.SIGTERM)), (code, screen.text)
     assert b"Traceback" not in screen.text
     assert screen.text.rindex(b"\x1b[?25h") > screen.text.rindex(b"\x1b[?25l")
+    last = b"pyrun: pull interrupted: what came stays; pull again goes on\r\n"
+    assert screen.text.endswith(last) == (how == "keys" and command == ("pull",))
     assert pyrun.ok("images", "-q", slow) == ""
     assert pyrun.ok("ps", "-aq") == ""
 
