@@ -130,9 +130,16 @@ def _heading_of_label(name: str) -> str:
 
 
 def confirm(ctx: Context, question: str) -> bool:
-    """Asks on the terminal; only y or yes is a yes."""
+    """Asks on the terminal; only y or yes is a yes. Raises PyrunError at the end of input: that is no answer."""
     import sys
+
+    from pyrun.runtime.errors import PyrunError
 
     ctx.stdout.write(f"{question} [y/N] ")
     ctx.stdout.flush()
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    answer = sys.stdin.readline()
+    if not answer:
+        ctx.stdout.write("\n")
+        ctx.stdout.flush()
+        raise PyrunError("nothing was removed", "the input ended without an answer", hint="--force does not ask")
+    return answer.strip().lower() in ("y", "yes")

@@ -82,6 +82,16 @@ def test_image_prune_asks(fresh: Pyrun) -> None:
     assert f"Deleted: {old}" in fresh("image", "prune", stdin="y\n").out
 
 
+@pytest.mark.parametrize("kind", ["image", "system", "container", "volume", "builder"])
+def test_the_end_of_input_is_no_answer(fresh: Pyrun, kind: str) -> None:
+    """The prompt's line ends, and a script learns that nothing was done."""
+    asked = fresh(kind, "prune", stdin="")
+    assert asked.rc == 1
+    assert asked.out.endswith("Go on? [y/N] \n")
+    assert asked.err.startswith("pyrun: nothing was removed: ")
+    assert len(fresh.ok("ps", "-aq").splitlines()) == 2
+
+
 def test_image_prune_filters(fresh: Pyrun) -> None:
     """until is about the image's age; label and label! about its labels."""
     commit(fresh, "app:1", "one", "-c", "LABEL team=a")
