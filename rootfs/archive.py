@@ -247,7 +247,7 @@ def _source(source: Tree, path: str, follow: bool) -> Entry:
     trailing = path.endswith("/") or _is_content(path)
     found = source.find(components(path), follow=follow or trailing)
     if found is None:
-        raise NotFound(f"no such path '{path}'", source.where)
+        raise NotFound(f"no such path '{path}' {source.where}".rstrip())
     if trailing and found.kind is not DIR:
         raise Conflict(f"cannot copy '{path}'", "it is not a directory")
     found.parts = source.stack.resolve(components(path), follow=follow or trailing)

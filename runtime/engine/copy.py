@@ -28,6 +28,7 @@ def copy_out(
     from pyrun.rootfs import archive as rootfs_archive
 
     tree, root_fd = container_tree(paths, container_id)
+    tree.where = f"in container {c.ContainerStore(paths).load(container_id).name}"
     try:
         with tree:
             if target == STREAM:

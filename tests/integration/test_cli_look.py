@@ -207,7 +207,7 @@ def test_cp(pyrun: Pyrun, base_image: str, tmp_path: Path, running: bool) -> Non
 @pytest.mark.parametrize(
     ("words", "rc", "message"),
     [
-        (("web:/nosuch", "."), 1, "no such path '/nosuch'"),
+        (("web:/nosuch", "."), 1, "pyrun: no such path '/nosuch' in container web\n"),
         (("nosuch:/etc", "."), 1, "no such container 'nosuch'"),
         (("/nosuch", "web:/tmp"), 1, "no such"),
         (("a", "b"), 125, "neither side is a container"),
