@@ -7,7 +7,7 @@ from pyrun.runtime.cli import output
 from pyrun.runtime.cli.context import render
 from pyrun.runtime.cli.flags import SWITCH, Args, Command, Flag
 from pyrun.runtime.cli.values import one_of
-from pyrun.runtime.engine.template_functions import Map
+from pyrun.runtime.engine.template_functions import Map, Thing
 from pyrun.runtime.errors import NotFound, PyrunError, UsageError
 
 TYPE_CHECKING = False
@@ -83,7 +83,7 @@ def run(args: Args, ctx: Context) -> int:
 def _find(ctx: Context, name: str, args: Args, kinds: tuple[str, ...]) -> dict[str, Any]:
     for kind in kinds:
         try:
-            return KINDS[kind](ctx, name, args)
+            return Thing(KINDS[kind](ctx, name, args), kind)
         except (NotFound, UsageError):  # a name of one kind may be no name at all of another
             if len(kinds) == 1:
                 raise

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 
 class Shown(Progress):
-    """Draws on `stream`; nothing at all with `quiet`. ^C ends it with the line `on_interrupt` on stderr. Loads rich only when a bar is to be drawn on a terminal."""
+    """Draws on `stream`; nothing at all with `quiet`. Loads rich only when a bar is to be drawn on a terminal.
+
+    After ^C, `on_interrupt` is the last line on stderr.
+    """
 
     def __init__(self, stream: TextIO, *, quiet: bool = False, on_interrupt: str = "") -> None:
         self._on_interrupt = on_interrupt

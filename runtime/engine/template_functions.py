@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from pyrun.runtime.errors import UsageError
+from pyrun.runtime.errors import EXIT_FAULT, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,8 +14,16 @@ if TYPE_CHECKING:
 class TemplateError(UsageError):
     """A template is wrong, or asks for what is not there."""
 
-    def __init__(self, why: str, *, hint: str = "") -> None:
-        super().__init__("--format", why, hint=hint)
+    def __init__(self, why: str, *, hint: str = "", code: int = EXIT_FAULT) -> None:
+        super().__init__("--format", why, hint=hint, code=code)
+
+
+class Thing(dict[str, "Any"]):
+    """The fields of something that has a name for messages: "container", "image"."""
+
+    def __init__(self, fields: dict[str, Any], called: str) -> None:
+        super().__init__(fields)
+        self.called = called
 
 
 class Map(dict[str, "Any"]):

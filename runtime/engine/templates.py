@@ -13,7 +13,7 @@ Reference: https://pkg.go.dev/text/template and docker's "Format command and log
 
 from __future__ import annotations
 
-from pyrun.runtime.engine.template_functions import FUNCTIONS, NO_VALUE, Lazy, Map, TemplateError, show, truth
+from pyrun.runtime.engine.template_functions import FUNCTIONS, NO_VALUE, Lazy, Map, TemplateError, Thing, show, truth
 from pyrun.runtime.engine.template_parser import Chain, Command, Literal, Node, Pipeline, Variable, parse
 
 TYPE_CHECKING = False
@@ -155,13 +155,13 @@ def _value(operand: Any, dot: Any, variables: dict[str, Any], *, call: bool = Tr
     assert isinstance(operand, Chain)
     value = dot if operand.start is None else _value(operand.start, dot, variables)
     for at, name in enumerate(operand.fields):
-        value = _field(value, name, operand)
+        value = _field(value, name, operand, at)
         if callable(value) and not isinstance(value, Lazy) and (call or at + 1 < len(operand.fields)):
             value = _call(name, value, [])
     return value
 
 
-def _field(value: Any, name: str, chain: Chain) -> Any:
+def _field(value: Any, name: str, chain: Chain, at: int) -> Any:
     if isinstance(value, dict) and name in value:
         found = value[name]
         return found.get() if isinstance(found, Lazy) else found
@@ -172,7 +172,11 @@ def _field(value: Any, name: str, chain: Chain) -> Any:
         from pyrun.runtime.oci.nearest import did_you_mean
 
         known = [str(key) for key in value]
-        raise TemplateError(f"there is no field {name} in {spelled}", hint=did_you_mean(name, known) or _some(known))
+        place = f" in .{'.'.join(chain.fields[:at])}" if at else ""
+        if isinstance(value, Thing):
+            place = f" in the {value.called}"
+        hint = did_you_mean(name, known) or _some(known)
+        raise TemplateError(f"there is no field {name}{place}", hint=hint, code=1)  # docker's exit code
     raise TemplateError(f"{spelled}: {show(value)!r} has no fields, so no {name}")
 
 

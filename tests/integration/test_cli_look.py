@@ -121,7 +121,9 @@ def test_inspect(pyrun: Pyrun, web: str, base_image: str) -> None:
     assert done.err.startswith("pyrun: no such object 'nosuch'")
     assert pyrun("inspect", "--type", "image", "web").rc == 1
     assert pyrun.ok("inspect", "-f", "{{.Config.Env}}", "web") == "[A=1]"
-    assert pyrun("inspect", "-f", "{{.State.Statsu}}", "web").rc == 125
+    for name, kind in (("web", "container"), (base_image, "image")):
+        bad = pyrun("inspect", "-f", "{{.Bogus}}", name)
+        assert (bad.rc, bad.err.splitlines()[0]) == (1, f"pyrun: --format: there is no field Bogus in the {kind}")
 
 
 def test_inspect_shows_what_was_asked_for(pyrun: Pyrun, base_image: str, tmp_path: Path) -> None:

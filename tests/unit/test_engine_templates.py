@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pyrun.runtime.engine.template_functions import Thing
 from pyrun.runtime.engine.templates import Lazy, Map, TemplateError, parse, render, table
 from pyrun.runtime.errors import UsageError
 
@@ -101,11 +102,11 @@ def test_what_templates_print(template: str, result: str) -> None:
 @pytest.mark.parametrize(
     ("template", "why", "hint"),
     [
-        ("{{.Nmae}}", "there is no field Nmae in .Nmae", "did you mean 'Name'?"),
-        ("{{.State.Staus}}", "there is no field Staus in .State.Staus", "did you mean 'Status'?"),
-        ("{{.Xyzzy}}", "there is no field Xyzzy in .Xyzzy", "the fields are Name, State, "),
+        ("{{.Nmae}}", "there is no field Nmae", "did you mean 'Name'?"),
+        ("{{.State.Staus}}", "there is no field Staus in .State", "did you mean 'Status'?"),
+        ("{{.Xyzzy}}", "there is no field Xyzzy", "the fields are Name, State, "),
         ("{{.Name.First}}", ".Name.First: 'web' has no fields, so no First", ""),
-        ("{{range .Mounts}}{{.Nme}}{{end}}", "there is no field Nme in .Nme", ""),
+        ("{{range .Mounts}}{{.Nme}}{{end}}", "there is no field Nme", ""),
         ("{{Name}}", "there is no function 'Name'", "a field begins with a dot: .Name"),
         ("{{jsn .}}", "there is no function 'jsn'", "did you mean 'json'?"),
         ("{{.Name", "{{.Name is not closed with }}", ""),
@@ -177,3 +178,10 @@ def test_whatever_is_typed_is_text_or_a_template_error(template: str) -> None:
         text(template)
     except TemplateError:
         pass
+
+
+def test_a_missing_field_is_missing_in_something() -> None:
+    """The message says in what, and the exit code is docker's."""
+    with pytest.raises(TemplateError, match="--format: there is no field Bogus in the image$") as caught:
+        render(parse("{{.Bogus}}"), Thing({"Id": "x"}, "image"))
+    assert caught.value.code == 1
