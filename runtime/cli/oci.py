@@ -42,7 +42,7 @@ FLAGS: dict[str, Flags] = {
     "delete": {"force": SWITCH, "f": "force"},
 }
 #: commands in modules of their own; after the id of FIRST's the words are the user's, whatever they look like
-MODULES = ("list", "pause", "ps", "resume")
+MODULES = ("features", "list", "pause", "ps", "resume", "spec")
 FIRST = ("ps",)
 
 
@@ -168,10 +168,12 @@ def one_id(arguments: Sequence[str]) -> str:
 
 
 def version() -> int:
-    """As go-runc parses it."""
+    """As go-runc and docker parse it."""
     from pyrun.runtime import __version__
+    from pyrun.runtime.oci.state import SPEC_VERSION
 
-    sys.stdout.write(f"pyrun-oci version {__version__}\nspec: 1.2.0\n")
+    # An installed package does not know its commit.
+    sys.stdout.write(f"pyrun-oci version {__version__}\ncommit: unknown\nspec: {SPEC_VERSION}\n")
     return 0
 
 

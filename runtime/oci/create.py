@@ -23,6 +23,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrun.runtime.oci.spec import IDMapping, Spec
 
+#: the kinds of hooks that are run, as config.json names them; a configuration with others is refused
+HOOKS: tuple[str, ...] = ()
+
 
 def create(root: st.StateRoot, container_id: str, bundle: str, *, pid_file: str = "", seccomp_cache: str = "") -> int:
     """Creates the container of the bundle; returns the pid of its init, which waits for `start`.
@@ -36,7 +39,7 @@ def create(root: st.StateRoot, container_id: str, bundle: str, *, pid_file: str 
         raise PyrunError("config.json: process", "is missing: there is nothing to run")
     if process.terminal:
         raise Unsupported("config.json: process.terminal", "a console socket is not supported yet")
-    if any(parsed.hooks.asdict().values()):
+    if any(parsed.hooks.asdict().values()) and not HOOKS:
         raise Unsupported("config.json: hooks", "hooks are not supported yet")
     with Undo() as undo:
         directory = root.reserve(container_id)

@@ -14,6 +14,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+SPEC_VERSION = "1.3.0"  # of the runtime-spec: what state, spec and features say
+
 CREATED, RUNNING, PAUSED, STOPPED = "created", "running", "paused", "stopped"
 ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 
@@ -42,7 +44,7 @@ class OciState(Record):
     boot_id: str
     cgroup: str  # the directory
     annotations: dict[str, str]
-    oci_version: str = "1.2.0"
+    oci_version: str = SPEC_VERSION
 
 
 def check_id(container_id: str) -> str:
