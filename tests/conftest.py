@@ -127,9 +127,12 @@ def roots(paths: Paths) -> dict[str, str]:
 
 @pytest.fixture
 def pyrun(session_pyrun: Pyrun) -> Iterator[Pyrun]:
-    """The command on the session's roots; after the test its containers are removed and nothing else may be left."""
+    """The command on the session's roots; after the test its containers and images are removed and nothing else may be
+    left. The images of fixtures with a wider scope stay."""
+    before = leftovers.images(session_pyrun)
     yield session_pyrun
     leftovers.assert_none(session_pyrun)
+    leftovers.remove_images(session_pyrun, before)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import machine
 from pyrun.netns import firewall
+from pyrun.rootfs.store import ImageStore
 
 if TYPE_CHECKING:
     from cli import Pyrun
@@ -47,6 +48,18 @@ def remove_containers(pyrun: Pyrun) -> None:
     names = entries(f"{pyrun.paths.data}/containers")
     if names:
         pyrun.ok("rm", "-f", "-v", *names)
+
+
+def images(pyrun: Pyrun) -> set[str]:
+    """The names and ids of the images that are there; an id only for one without a name."""
+    return {name for image in ImageStore(pyrun.paths).list() for name in (image.names or (image.id,))}
+
+
+def remove_images(pyrun: Pyrun, but: set[str]) -> None:
+    """Removes the images that are not in `but`, so that no test sees those of another."""
+    new = sorted(images(pyrun) - but)
+    if new:
+        pyrun("rmi", "-f", *new)
 
 
 def found(paths: Paths) -> list[str]:

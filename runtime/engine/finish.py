@@ -236,14 +236,15 @@ def resume_restart(container: c.Container, state: c.State, link: WorkerLink | No
 
 def is_init(pid: int) -> bool:
     """Whether the process is still pyrun-init on its way, or waits for one that is (--init): with nobody to answer it,
-    it ends by itself."""
+    it ends by itself. A reaper without a child is on its way too: out, since pyrun-init has given up, or in."""
     try:
         with open(f"/proc/{pid}/comm", "rb") as file:
             name = file.read()
         if name != b"pyrun-reaper\n":
             return name == b"pyrun-init\n"
         with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:  # CONFIG_PROC_CHILDREN
-            return any(is_init(int(child)) for child in file.read().split())
+            children = file.read().split()
+        return not children or any(is_init(int(child)) for child in children)
     except OSError:
         return False
 

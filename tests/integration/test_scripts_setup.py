@@ -77,7 +77,9 @@ def test_every_module_is_compiled(prefix: Path) -> None:
 def test_checkout_is_left_as_it_was(checkout_copy: Path, prefix: Path) -> None:
     """The build happens in a copy: no build folder, no egg-info, no object file in the checkout."""
     left = [
-        path for path in checkout_copy.rglob("*") if path.suffix in (".egg-info", ".o", ".so") or path.name == "build"
+        path
+        for path in checkout_copy.rglob("*")
+        if path.suffix in (".egg-info", ".o", ".so") or path == checkout_copy / "build"
     ]
     assert left == []
 
