@@ -62,10 +62,10 @@ def _resolve_in(read: Callable[[str], bytes], user: str, group_add: Sequence[str
 
 
 def resolve(user: str, passwd: bytes, group: bytes, group_add: Sequence[str] = ()) -> User:
-    """The ids that `user` ("", "1000", "1000:1000", "name", "name:group", "1000:group") and --group-add mean.
+    """The ids that `user` ("", "1000", "1000:1000", "name", "name:group", "1000:group", ":group") and --group-add mean.
 
     Args:
-        user: as `-u` or the image's USER says; "" is root.
+        user: as `-u` or the image's USER says; "" is root, before a colon too, as in docker.
         passwd, group: the content of the two files; b"" when there are none.
         group_add: group names or numbers.
 
@@ -73,7 +73,7 @@ def resolve(user: str, passwd: bytes, group: bytes, group_add: Sequence[str] = (
     Raises UsageError for a number out of range or a malformed value, NotFound for an unknown name.
     """
     who, colon, which = user.partition(":")
-    if colon and (":" in which or not which or not who):
+    if colon and (":" in which or not which):
         raise UsageError(f"invalid user '{user}'", "write USER, UID, USER:GROUP or UID:GID")
     wanted = number(who, "user id") if who else 0
     account = _account(who, wanted, passwd)

@@ -96,6 +96,14 @@ def test_the_small_instructions(build: Builds) -> None:
     assert config["OnBuild"] == ["RUN echo $x"]
 
 
+def test_user_that_is_only_a_group(build: Builds) -> None:
+    """`USER :5` is root with group 5, for a RUN and for the directory that WORKDIR makes."""
+    build(
+        'FROM busybox\nUSER :5\nWORKDIR /made\n'
+        'RUN test "$(id -u):$(id -g)" = 0:5\nRUN test "$(stat -c %u:%g .)" = 0:5\n'
+    )
+
+
 def test_healthcheck_none(build: Builds) -> None:
     """HEALTHCHECK NONE takes the base's away."""
     assert build("FROM busybox\nHEALTHCHECK NONE\n").config["Healthcheck"] == {"Test": ["NONE"]}

@@ -47,6 +47,8 @@ broken:x:x:app
         ("4294967294", User(4294967294, 4294967294, (), "/big", "big")),
         ("00", User(0, 0, (0,), "/root", "root")),
         ("1234", User(1234, 0, (), "/", "")),
+        (":5", User(0, 5, (), "/root", "root")),
+        (":video", User(0, 44, (), "/root", "root")),
     ],
 )
 def test_docker_user_values(user: str, expected: User) -> None:
@@ -57,8 +59,8 @@ def test_docker_user_values(user: str, expected: User) -> None:
 @pytest.mark.parametrize(
     "user",
     [
-        "4294967295", "4294967296", "99999999999999999999", "-1", "+1", "1:4294967295", " 1", "1:", ":1", "1:2:3", "١",
-        "1:١", "app:+4", "²", "a\nb",
+        "4294967295", "4294967296", "99999999999999999999", "-1", "+1", "1:4294967295", " 1", "1:", "1:2:3", "١",
+        ":", "::1", ":+1", ":4294967295", "1:١", "app:+4", "²", "a\nb",
     ],
 )  # fmt: skip
 def test_numbers_out_of_range_and_malformed_values_are_refused(user: str) -> None:

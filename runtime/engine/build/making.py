@@ -236,6 +236,8 @@ def owner_of(text: str, dirs: tuple[str, ...], what: str = "--chown") -> tuple[i
     from pyrun.runtime.errors import UsageError
 
     who, colon, which = text.partition(":")
+    if what == "USER" and which:
+        who = who or "0"  # as a container with this USER
     if not who or (colon and (not which or ":" in which)):
         raise UsageError(f"{what}={text}", "write USER, UID, USER:GROUP or UID:GID")
     top_first = tuple(reversed(dirs))
