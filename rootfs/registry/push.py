@@ -125,6 +125,7 @@ class _Push:
         for digest in (self.image.id, *(layer.digest for layer in self.image.layers)):
             if not ingest.pin(digest):
                 manifests.missing(digest)
+        self.blobs.has(self.image.id)  # a registry that is not there, or wants a login, says so before anything begins
         layers = {layer.digest: layer for layer in self.image.layers if not _is_foreign(layer, self.image.raw_manifest)}
         for layer in layers.values():
             self.progress.begin(key_of(layer.digest), "Preparing", layer.size)

@@ -793,3 +793,15 @@ def test_bars_on_a_terminal(pyrun: Pyrun, pushed: str) -> None:
     assert screen.text.endswith(pushed.encode() + b"\r\n")
     assert b"Pull complete" in screen.text
     assert screen.text.index(b"Digest: ") > screen.text.rindex(b"\x1b[?25h")
+
+
+def test_a_push_that_cannot_go_anywhere_says_so_first(
+    pyrun: Pyrun, base_image: str, private: DockerRegistry
+) -> None:
+    """Nobody there, or a login is wanted: no layer is Preparing or Pushing before that."""
+    for name in ("localhost:1/x:1", f"{private.host}/x:1"):
+        pyrun.ok("tag", base_image, name)
+        done = pyrun("push", name)
+        pyrun.ok("rmi", name)
+        assert done.rc == 1, str(done)
+        assert done.out == f"The push refers to repository [{name.rpartition(':')[0]}]\n"
