@@ -93,6 +93,8 @@ def no_such_image(text: str, descriptors: Descriptors) -> NotFound:
     bare = {name.rpartition(":")[0]: name for name in names}
     wanted = text.rpartition(":")[0] or text
     near = [name for name in names if name.rpartition(":")[0] == wanted]
+    if "/" not in wanted:  # the same name under a registry or a user
+        near += [name for name in names if name.rpartition(":")[0].rpartition("/")[2] == wanted and name not in near]
     near += [bare[name] for name in get_close_matches(wanted, bare, 3, 0.6) if bare[name] not in near]
     if near:
         hint = f"did you mean {' or '.join(near[:3])}?"

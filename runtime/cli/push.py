@@ -70,7 +70,11 @@ def check_platform(store: ImageStore, reference: Reference, platform: str) -> No
     """Raises NotFound for a name that is not here, or is for another platform than --platform says."""
     from pyrun.runtime.engine.pulling import fits
 
-    image = store.resolve(reference.familiar)
+    try:
+        image = store.resolve(reference.familiar)
+    except NotFound:  # names that are like it belong to other registries: no advice where to push to
+        hint = f"give an image this name: pyrun tag IMAGE {reference.familiar}"
+        raise NotFound(f"no such image '{reference.familiar}'", "it is not here", hint=hint) from None
     if not fits(image, platform):
         raise NotFound(f"push {reference.familiar}", f"the image here is for {image.platform}, not for {platform}")
 

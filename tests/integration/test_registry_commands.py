@@ -208,6 +208,7 @@ def test_push_of_what_is_not_here(pyrun: Pyrun, plain: DockerRegistry) -> None:
     done = pyrun("push", f"{plain.host}/nothing-here")
     assert done.rc == 1
     assert f"pyrun: no such image '{plain.host}/nothing-here:latest'" in done.err
+    assert "did you mean" not in done.err
 
 
 @pytest.mark.parametrize(
@@ -795,9 +796,7 @@ def test_bars_on_a_terminal(pyrun: Pyrun, pushed: str) -> None:
     assert screen.text.index(b"Digest: ") > screen.text.rindex(b"\x1b[?25h")
 
 
-def test_a_push_that_cannot_go_anywhere_says_so_first(
-    pyrun: Pyrun, base_image: str, private: DockerRegistry
-) -> None:
+def test_a_push_that_cannot_go_anywhere_says_so_first(pyrun: Pyrun, base_image: str, private: DockerRegistry) -> None:
     """Nobody there, or a login is wanted: no layer is Preparing or Pushing before that."""
     for name in ("localhost:1/x:1", f"{private.host}/x:1"):
         pyrun.ok("tag", base_image, name)
