@@ -99,7 +99,7 @@ def test_the_small_instructions(build: Builds) -> None:
 def test_user_that_is_only_a_group(build: Builds) -> None:
     """`USER :5` is root with group 5, for a RUN and for the directory that WORKDIR makes."""
     build(
-        'FROM busybox\nUSER :5\nWORKDIR /made\n'
+        "FROM busybox\nUSER :5\nWORKDIR /made\n"
         'RUN test "$(id -u):$(id -g)" = 0:5\nRUN test "$(stat -c %u:%g .)" = 0:5\n'
     )
 

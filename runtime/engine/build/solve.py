@@ -15,6 +15,7 @@ import os
 
 from pyrun.rootfs.build import dockerfile as language
 from pyrun.rootfs.build import instructions, platforms
+from pyrun.rootfs.build.giturl import masked
 from pyrun.runtime.errors import NotFound, PyrunError, UsageError
 from pyrun.runtime.record import Record
 
@@ -101,7 +102,7 @@ def explain(graph: Graph) -> list[Planned]:
                 fate = "cached"
             else:
                 fate = "run" if position == node.at and node.state is not None else "depends"
-            lines.append(Planned(node.label, step.at.original, fate, step.at.line))
+            lines.append(Planned(node.label, masked(step.at.original), fate, step.at.line))
     return lines
 
 
