@@ -35,15 +35,18 @@ GLOBAL: Flags = {
 }  # fmt: skip
 
 FLAGS: dict[str, Flags] = {
-    "create": {"bundle": VALUE, "b": "bundle", "pid-file": VALUE, "no-pivot": SWITCH, "no-new-keyring": SWITCH},
+    "create": {
+        "bundle": VALUE, "b": "bundle", "pid-file": VALUE, "no-pivot": SWITCH, "no-new-keyring": SWITCH,
+        "console-socket": VALUE, "pidfd-socket": VALUE, "preserve-fds": VALUE,
+    },
     "start": {},
     "state": {},
     "kill": {"all": SWITCH, "a": "all"},
     "delete": {"force": SWITCH, "f": "force"},
-}
+}  # fmt: skip
 #: commands in modules of their own; after the id of FIRST's the words are the user's, whatever they look like
-MODULES = ("features", "list", "pause", "ps", "resume", "spec")
-FIRST = ("ps",)
+MODULES = ("exec", "features", "list", "pause", "ps", "resume", "spec")
+FIRST = ("exec", "ps")
 
 
 def main() -> int:
@@ -167,6 +170,12 @@ def one_id(arguments: Sequence[str]) -> str:
     return arguments[0]
 
 
+def no_preserved_fds(values: Values) -> None:
+    """Raises UsageError for --preserve-fds N, unless N is 0."""
+    if values.get("preserve-fds", "0") != "0":
+        raise UsageError(f"--preserve-fds {values['preserve-fds']}", "is not supported yet: the program gets 0, 1, 2")
+
+
 def version() -> int:
     """As go-runc and docker parse it."""
     from pyrun.runtime import __version__
@@ -182,15 +191,31 @@ def create(root: StateRoot, arguments: Sequence[str], values: Values) -> int:
     from pyrun.runtime import paths
     from pyrun.runtime.oci.create import create
 
-    bundle = os.path.abspath(values.get("bundle") or ".")
+    no_preserved_fds(values)
     create(
         root,
         one_id(arguments),
-        bundle,
+        os.path.abspath(values.get("bundle") or "."),
         pid_file=values.get("pid-file", ""),
         seccomp_cache=f"{paths.default().data}/cache/seccomp",
+        keyring=not values.get("no-new-keyring"),
+        console=sender(values.get("console-socket", ""), "/dev/ptmx"),
+        pidfd=sender(values.get("pidfd-socket", ""), "standard"),
     )
     return 0
+
+
+def sender(path: str, name: str) -> Callable[[int], None] | None:
+    """Connects to the socket at `path`, and gives the function that hands it a descriptor; None without a path.
+
+    `name` is the payload: what runc's callers get. Raises PyrunError.
+    """
+    if not path:
+        return None
+    from pyrun.runtime.oci import handover
+
+    connection = handover.connect(path)
+    return lambda fd: handover.send(connection, name, fd)
 
 
 def start(root: StateRoot, arguments: Sequence[str], values: Values) -> int:

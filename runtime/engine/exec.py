@@ -11,8 +11,9 @@ from pyrun.runtime.engine.attach import Attach
 from pyrun.runtime.engine.options import DETACH_KEYS
 from pyrun.runtime.engine.start import seccomp_program, terminal_size
 from pyrun.runtime.engine.stop import ended, open_process
-from pyrun.runtime.errors import Conflict, PyrunError, UsageError
+from pyrun.runtime.errors import Conflict, UsageError
 from pyrun.runtime.oci import capabilities, plan, spec
+from pyrun.runtime.oci.exec import differing_namespaces, open_cgroup
 from pyrun.runtime.oci.launch import Launch
 from pyrun.runtime.record import Record
 
@@ -24,12 +25,6 @@ if TYPE_CHECKING:
     from pyrun.runtime.monitor.worker import WorkerLink
     from pyrun.runtime.oci.spec import Process, Spec
     from pyrun.runtime.paths import Paths
-
-#: CLONE_NEW* by the name under /proc/<pid>/ns
-NAMESPACES = {
-    "user": 0x10000000, "mnt": 0x20000, "uts": 0x4000000, "ipc": 0x8000000, "net": 0x40000000,
-    "pid": 0x20000000, "cgroup": 0x2000000, "time": 0x80,
-}  # fmt: skip
 
 
 class ExecOptions(Record):
@@ -161,29 +156,6 @@ def exec_extras(paths: Paths, container_id: str, parsed: Spec, process: Process,
         keyring=container_id[:12],  # not the monitor's: it has the keys of whoever started that
         capabilities=granted,
     )
-
-
-def differing_namespaces(pid: int) -> int:
-    """CLONE_NEW* of the namespaces in which process `pid` is not where we are."""
-    flags = 0
-    for name, flag in NAMESPACES.items():
-        try:
-            if os.readlink(f"/proc/{pid}/ns/{name}") != os.readlink(f"/proc/self/ns/{name}"):
-                flags |= flag
-        except FileNotFoundError:
-            continue  # a kernel without time namespaces
-    return flags
-
-
-def open_cgroup(pid: int) -> int:
-    """The cgroup that the container's init is in: it may have moved itself below its own. Raises PyrunError."""
-    from pyrun.cgroups import mount
-
-    path = mount.find().directory(mount.own_path(pid))
-    try:
-        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise PyrunError(f"open cgroup {path}", (error.strerror or "").lower()) from None
 
 
 def open_pipes(fds: dict[str, int], *, interactive: bool) -> None:

@@ -12,7 +12,7 @@ import time
 
 from pyrun.cgroups.group import Cgroup
 from pyrun.cgroups.mount import spec_path
-from pyrun.runtime.errors import NotFound, PyrunError, StartError, Unsupported
+from pyrun.runtime.errors import Conflict, NotFound, PyrunError, StartError, Unsupported
 from pyrun.runtime.oci import capabilities, json, plan, seccomp, spec, validate
 from pyrun.runtime.oci import state as st
 from pyrun.runtime.oci.launch import Launch, write_id_maps
@@ -21,14 +21,29 @@ from pyrun.runtime.undo import Undo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pyrun.runtime.oci.spec import IDMapping, Spec
 
 #: the kinds of hooks that are run, as config.json names them; a configuration with others is refused
 HOOKS: tuple[str, ...] = ()
 
 
-def create(root: st.StateRoot, container_id: str, bundle: str, *, pid_file: str = "", seccomp_cache: str = "") -> int:
+def create(
+    root: st.StateRoot,
+    container_id: str,
+    bundle: str,
+    *,
+    pid_file: str = "",
+    seccomp_cache: str = "",
+    keyring: bool = True,
+    console: Callable[[int], None] | None = None,
+    pidfd: Callable[[int], None] | None = None,
+) -> int:
     """Creates the container of the bundle; returns the pid of its init, which waits for `start`.
+
+    `console` gets the master end of the terminal that a configuration with process.terminal asks for, `pidfd` the
+    init's pidfd; both are closed afterwards. `keyring`: a session keyring of its own.
 
     Raises SpecError, Conflict, Unsupported, StartError; nothing is left behind then.
     """
@@ -37,8 +52,10 @@ def create(root: st.StateRoot, container_id: str, bundle: str, *, pid_file: str 
     process = parsed.process
     if process is None:
         raise PyrunError("config.json: process", "is missing: there is nothing to run")
-    if process.terminal:
-        raise Unsupported("config.json: process.terminal", "a console socket is not supported yet")
+    if process.terminal and console is None:
+        raise Conflict("config.json: process.terminal", "cannot allocate a terminal without --console-socket")
+    if console is not None and not process.terminal:
+        raise Conflict("config.json: process.terminal", "is not set, and --console-socket is given")
     if any(parsed.hooks.asdict().values()) and not HOOKS:
         raise Unsupported("config.json: hooks", "hooks are not supported yet")
     with Undo() as undo:
@@ -47,7 +64,9 @@ def create(root: st.StateRoot, container_id: str, bundle: str, *, pid_file: str 
         cgroup = make_cgroup(parsed, container_id, undo)
         fifo = f"{directory}/exec.fifo"
         os.mkfifo(fifo, 0o622)
-        launched = launch(parsed, bundle, cgroup, fifo, container_id, seccomp_cache)
+        launched = launch(
+            parsed, bundle, cgroup, fifo, f"_ses.{container_id}" if keyring else "", seccomp_cache, console
+        )
         undo.on_failure(launched.abort)
         root.save(
             st.OciState(
@@ -62,6 +81,8 @@ def create(root: st.StateRoot, container_id: str, bundle: str, *, pid_file: str 
                 annotations=parsed.annotations or {},
             )
         )
+        if pidfd is not None:
+            pidfd(launched.pidfd)
         if pid_file:
             write_pid_file(pid_file, launched.pid)
         os.close(launched.pidfd)
@@ -96,7 +117,15 @@ def make_cgroup(parsed: Spec, container_id: str, undo: Undo) -> Cgroup:
     return cgroup
 
 
-def launch(parsed: Spec, bundle: str, cgroup: Cgroup, fifo: str, container_id: str, seccomp_cache: str) -> Launch:
+def launch(
+    parsed: Spec,
+    bundle: str,
+    cgroup: Cgroup,
+    fifo: str,
+    keyring: str,
+    seccomp_cache: str,
+    console: Callable[[int], None] | None = None,
+) -> Launch:
     """Starts pyrun-init, which is READY when this returns."""
     process = parsed.process
     assert process is not None
@@ -117,7 +146,7 @@ def launch(parsed: Spec, bundle: str, cgroup: Cgroup, fifo: str, container_id: s
         root_path=os.path.realpath(os.path.join(bundle, parsed.root.path)),
         seccomp=program,
         wait_for_start=True,
-        keyring=f"_ses.{container_id}",
+        keyring=keyring,
         capabilities=granted,
         cgroup_directory=cgroup.directory,
     )
@@ -135,7 +164,15 @@ def launch(parsed: Spec, bundle: str, cgroup: Cgroup, fifo: str, container_id: s
         def map_ids(process: Launch) -> None:
             write_id_maps(process.pid, id_map(parsed.linux.uid_mappings), id_map(parsed.linux.gid_mappings))
 
-        launched.run({plan.SYNC_IDS_MAPPED: map_ids})
+        def give(process: Launch) -> None:
+            fd = process.fds.pop("console")
+            try:
+                if console is not None:
+                    console(fd)
+            finally:
+                os.close(fd)
+
+        launched.run({plan.SYNC_IDS_MAPPED: map_ids}, {"console": give})
     finally:
         os.close(cgroup_fd)
         for fd in fds.values():
