@@ -45,7 +45,7 @@ FLAGS: dict[str, Flags] = {
     "delete": {"force": SWITCH, "f": "force"},
 }  # fmt: skip
 #: commands in modules of their own; after the id of FIRST's the words are the user's, whatever they look like
-MODULES = ("exec", "features", "list", "pause", "ps", "resume", "spec")
+MODULES = ("events", "exec", "features", "list", "pause", "ps", "resume", "run", "spec", "update")
 FIRST = ("exec", "ps")
 
 

@@ -6,7 +6,10 @@ from __future__ import annotations
 import pytest
 
 from pyrun.runtime.cli import oci, oci_log
+from pyrun.runtime.cli.oci_events import milliseconds
+from pyrun.runtime.cli.oci_exec import kernel_id, variable
 from pyrun.runtime.cli.oci_list import table
+from pyrun.runtime.cli.oci_update import from_flags
 from pyrun.runtime.errors import Conflict, UsageError
 from pyrun.runtime.oci.look import chosen
 
@@ -86,3 +89,43 @@ def test_lines_of_ps() -> None:
     assert chosen(text, [11]) == "UID   PID  PPID CMD\nroot   11    10 b\n"
     with pytest.raises(Conflict):
         chosen("CMD\na\n", [1])
+
+
+@pytest.mark.parametrize(("text", "found"), [("5s", 5000), ("250ms", 250), ("1m30s", 90_000), ("1h", 3_600_000)])
+def test_durations(text: str, found: int) -> None:
+    """As Go writes them."""
+    assert milliseconds(text) == found
+
+
+@pytest.mark.parametrize("text", ["", "5", "s", "-5s", "0s", "1_0s", "5 s", "1.5s", "\u0661s", "5sm", "9999999999s"])
+def test_no_durations(text: str) -> None:
+    """Anything else is refused."""
+    with pytest.raises(UsageError):
+        milliseconds(text)
+
+
+@pytest.mark.parametrize("text", ["", "root", "-1", "+1", "1_0", " 1", "\u0661", "4294967295", "99999999999"])
+def test_no_ids(text: str) -> None:
+    """exec -u takes numbers that can be ids."""
+    with pytest.raises(UsageError):
+        kernel_id("--user", text)
+
+
+def test_ids_and_variables() -> None:
+    """The largest id, and a value with an equals sign."""
+    assert kernel_id("--user", "4294967294") == 4294967294
+    assert variable("A=b=c") == "A=b=c"
+    for wrong in ("A", "=b", ""):
+        with pytest.raises(UsageError):
+            variable(wrong)
+
+
+def test_flags_of_update() -> None:
+    """They become the part of linux.resources that they name, and no more."""
+    values = {"memory": "64", "memory-swap": "-1", "cpuset-cpus": "0-1", "pids-limit": "5"}
+    assert from_flags(values) == {
+        "memory": {"limit": 64, "swap": -1}, "pids": {"limit": 5}, "cpu": {"cpus": "0-1"},
+    }  # fmt: skip
+    for wrong in ({}, {"memory": "1k"}, {"memory": "--1"}, {"l3-cache-schema": "L3:0=f"}):
+        with pytest.raises(UsageError):
+            from_flags(wrong)
