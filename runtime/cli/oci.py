@@ -31,7 +31,7 @@ SEPARATOR = "\0"  # no argument of a command line can have one
 
 GLOBAL: Flags = {
     "root": VALUE, "log": VALUE, "log-format": VALUE, "debug": SWITCH, "systemd-cgroup": SWITCH, "rootless": VALUE,
-    "cgroup-manager": VALUE, "version": SWITCH, "v": "version", "help": SWITCH, "h": "help",
+    "cgroup-manager": VALUE, "criu": VALUE, "version": SWITCH, "v": "version", "help": SWITCH, "h": "help",
 }  # fmt: skip
 
 FLAGS: dict[str, Flags] = {

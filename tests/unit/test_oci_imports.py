@@ -35,7 +35,22 @@ def imported(*words: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "words", [("create", "--bundle", "/", "c1"), ("start", "c1"), ("state", "c1"), ("delete", "c1")]
+    "words",
+    [
+        ("create", "--bundle", "/", "c1"),
+        ("start", "c1"),
+        ("state", "c1"),
+        ("delete", "c1"),
+        ("list",),
+        ("pause", "c1"),
+        ("resume", "c1"),
+        ("ps", "c1"),
+        ("exec", "c1", "true"),
+        ("update", "--memory", "1", "c1"),
+        ("events", "c1"),
+        ("run", "--bundle", "/", "c1"),
+        ("features",),
+    ],
 )
 def test_no_slow_module_is_imported(words: tuple[str, ...], tmp_path: Path) -> None:
     """Nothing of the standard library that costs milliseconds, and no pyroute2."""
