@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import array
+import fcntl
 import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import tarfile
+import termios
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -209,6 +212,27 @@ def test_console_socket_of_create(oci: Oci, tmp_path: Path) -> None:
     oci.ok("start", "term")
     assert b"33 99" in read_until(fd, b"33 99")
     os.close(fd)
+
+
+@pytest.mark.parametrize("command", ["exec", "run"])
+def test_terminal_in_the_foreground(oci: Oci, command: str) -> None:
+    """Without a socket the program's terminal is relayed to ours: its size, what is typed, the exit code."""
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 21, 77, 0, 0))
+    script = ("sh", "-c", "stty size; read x; echo got-$x; exit 3")
+    if command == "exec":
+        words = oci.words("exec", "--tty", "box", *script)
+    else:
+        words = oci.words("run", "--bundle", str(oci.bundle(*script, terminal=True)), "relayed")
+    with subprocess.Popen(words, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True) as running:
+        os.close(theirs)
+        said = read_until(ours, b"21 77")
+        os.write(ours, b"typed\r")
+        said += read_until(ours, b"got-typed")
+        assert running.wait(30) == 3
+    os.close(ours)
+    assert b"21 77" in said
+    assert b"got-typed" in said
 
 
 def test_terminal_needs_a_socket(oci: Oci, tmp_path: Path) -> None:
