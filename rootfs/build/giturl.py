@@ -87,8 +87,8 @@ def check(repository: Repository, text: str = "") -> Repository:
     text = text or masked(repository.remote)
     if any(char < " " or char == "\x7f" for char in text + repository.remote + repository.ref + repository.subdir):
         raise UsageError(f"git URL {text!r}", "control characters in it")
-    host = repository.remote.partition("://")[2] or repository.remote
-    host = host.rpartition("@")[2] if "@" in host.split("/", 1)[0] else host
+    authority = (repository.remote.partition("://")[2] or repository.remote).partition("/")[0]
+    host = authority.rpartition("@")[2]  # of the authority alone: a path may have an "@" too
     if repository.remote.startswith("-") or host.startswith("-"):  # ssh takes such a host for an option
         raise UsageError(f"git URL '{text}'", "its host begins with '-'")
     ref = repository.ref

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pyrun.rootfs.build.giturl import Repository, parse
@@ -49,7 +49,7 @@ def test_everything_else_is_none(text: str) -> None:
     [
         "https://host/b.git#--upload-pack=id", "https://host/b.git#-x", "https://host/b.git#a..b", "https://host/b.git#:../x",
         "https://host/b.git#main:a/../../x", "https://host/b.git?ref=-x", "https://host/b.git?subdir=../../etc",
-        "https://-oProxyCommand=id/b.git", "ssh://-oProxyCommand=id/b", "ssh://git@-oProxyCommand=id/b",
+        "https://-oProxyCommand=id/b.git", "ssh://u@-oProxyCommand=id/b@c", "ssh://-oProxyCommand=id/b", "ssh://git@-oProxyCommand=id/b",
         "https://host/b.git?ref=a&ref=b", "https://host/b.git?what=1", "https://host/b.git#a?ref=b\n", "https://host/b.git?ref=",
         "https://host/b.git?commit=xyz", "https://host/b.git?keep-git-dir=maybe", "https://host/b.git?tag=a&branch=b",
         "https://host/b.git#a b", "https://host/b.git#a:b\x1b[2J", "git@-x:y#z", "-u@h:x", "https://host/b.git#a@{1}", "https:///.git?ref=a^",
@@ -73,6 +73,7 @@ PIECES = [
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=10).map("".join))
+@example("ssh://https://-")  # a path that looks like a URL is a path
 def test_whatever_is_taken_is_safe(text: str) -> None:
     """No parsed URL holds anything that git, ssh or a path could misread."""
     try:
@@ -82,7 +83,8 @@ def test_whatever_is_taken_is_safe(text: str) -> None:
     if found is not None:
         assert not found.ref.startswith("-")
         assert not found.remote.startswith("-")
-        assert "://-" not in found.remote
+        host = (found.remote.partition("://")[2] or found.remote).partition("/")[0]
+        assert not host.rpartition("@")[2].startswith("-")  # ssh would take it for an option
         assert ".." not in found.subdir.split("/")
         assert ".." not in found.ref
         assert found.remote.isprintable()
