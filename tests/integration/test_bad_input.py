@@ -240,7 +240,7 @@ PROGRAMS = {
 
 
 @pytest.fixture(scope="module")
-def bad_image(session_pyrun: Pyrun, busybox_tar: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+def bad_image(session_pyrun: Pyrun, busybox_tar: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """busybox, programs that cannot run, and a directory that only root may enter."""
     path = tmp_path_factory.mktemp("bad") / "bad.tar"
     with tarfile.open(busybox_tar) as source, tarfile.open(path, "w") as out:
@@ -257,7 +257,8 @@ def bad_image(session_pyrun: Pyrun, busybox_tar: str, tmp_path_factory: pytest.T
         secret.type, secret.mode = tarfile.DIRTYPE, 0o700
         out.addfile(secret)
     session_pyrun.ok("import", str(path), "bad:latest")
-    return "bad:latest"
+    yield "bad:latest"
+    session_pyrun.ok("rmi", "-f", "bad:latest")
 
 
 BAD_PROGRAMS = [

@@ -252,7 +252,7 @@ def test_ps(pyrun: Pyrun, base_image: str) -> None:
     ]
     assert pyrun.ok("container", "ls", "-q") == web[:12]
     wrong = pyrun("ps", "--format", "{{.Nmes}}")
-    assert (wrong.rc, wrong.out) == (125, "")
+    assert (wrong.rc, wrong.out) == (1, "")
     assert "did you mean 'Names'?" in wrong.err
 
 
