@@ -16,7 +16,7 @@ from registries import DockerRegistry
 from requires import requires
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from cli import Pyrun
@@ -178,40 +178,6 @@ def test_damaged_list(pyrun: Pyrun, images: list[str], target: str, home: Path) 
         assert done.rc == 1
         assert str(file) in done.err
         assert words in done.err
-
-
-@pytest.fixture
-def docker(home: Path, registry: str) -> Callable[..., str]:
-    """docker's client, which needs no daemon for this."""
-
-    def run(*args: str) -> str:
-        env = {**os.environ, "DOCKER_CONFIG": str(home)}
-        done = subprocess.run(["docker", *args], capture_output=True, text=True, env=env)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    return run
-
-
-@requires(tools=("docker",))
-def test_docker_goes_on_with_our_list(pyrun: Pyrun, docker: Callable[..., str], images: list[str], target: str) -> None:
-    """What pyrun began, docker shows in the same words, and pushes."""
-    pyrun.ok("manifest", "create", target, *images)
-    ours = pyrun.ok("manifest", "inspect", "-v", target)
-    assert docker("manifest", "inspect", "-v", target).strip() == ours
-    docker("manifest", "push", "--insecure", "--purge", target)
-    assert pyrun.ok("pull", "-q", "--platform", "linux/arm64", target) == target
-
-
-@requires(tools=("docker",))
-def test_we_go_on_with_dockers_list(pyrun: Pyrun, docker: Callable[..., str], images: list[str], target: str) -> None:
-    """And the other way round."""
-    docker("manifest", "create", "--insecure", target, *images)
-    docker("manifest", "annotate", target, images[1], "--os", "linux", "--arch", "arm64", "--variant", "v8")
-    pyrun.ok("manifest", "push", "--purge", target)
-    index = json.loads(docker("manifest", "inspect", "--insecure", target))
-    assert index == json.loads(pyrun.ok("manifest", "inspect", target))
-    assert index["manifests"][1]["platform"]["variant"] == "v8"
 
 
 @requires(tools=("docker",))
